@@ -1,0 +1,30 @@
+"""Corpora: named readers that yield utterances, and the splits the papers use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from edgeser.corpora.manifest import read_manifest
+from edgeser.corpora.splits import Fold, leave_one_session_out, train_on_all
+from edgeser.corpora.utterance import Utterance
+from edgeser.runtime.errors import InputError
+
+READERS: Mapping[str, Callable[[Path], Iterator[Utterance]]] = {"manifest": read_manifest}
+
+__all__ = ["READERS", "Fold", "Utterance", "leave_one_session_out", "read_corpus", "train_on_all"]
+
+
+def read_corpus(spec: str) -> list[Utterance]:
+    """Read a whole corpus named as `reader:path`, for example `manifest:corpus.csv`.
+
+    Raises:
+        InputError: The reader is unknown, or the corpus is empty or not readable.
+    """
+    reader, colon, path = spec.partition(":")
+    if not colon or reader not in READERS:
+        raise InputError(f"corpus: got {spec!r}, expected {' or '.join(f'{name}:PATH' for name in READERS)}")
+    utterances = list(READERS[reader](Path(path)))
+    if not utterances:
+        raise InputError(f"corpus: {path} holds no utterances")
+    return utterances

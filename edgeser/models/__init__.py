@@ -1,0 +1,37 @@
+"""Model families, by name; a new family registers here and everything else follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgeser.models.base import EmotionModel, InputSpec, ModelOutput
+from edgeser.models.ks_transformer import KSTransformer
+from edgeser.runtime.errors import InputError
+
+FAMILIES: Mapping[str, type[EmotionModel]] = {model.family: model for model in (KSTransformer,)}
+
+__all__ = ["FAMILIES", "EmotionModel", "InputSpec", "ModelOutput", "build_model", "family", "restore_model"]
+
+
+def family(name: str) -> type[EmotionModel]:
+    """Return a family's class by its name."""
+    if name not in FAMILIES:
+        raise InputError(f"family: got {name!r}, expected one of {', '.join(FAMILIES)}")
+    return FAMILIES[name]
+
+
+def build_model(
+    family_name: str, preset: str, inputs: Mapping[str, InputSpec], classes: int, **changes: Any
+) -> EmotionModel:
+    """Build a family's preset with fresh weights; `changes` replaces fields of its configuration."""
+    chosen = family(family_name)
+    try:
+        return chosen.preset(preset, inputs, classes, **changes)
+    except TypeError as error:
+        raise InputError(f"{family_name}: unknown option among {sorted(changes)}: {error}") from error
+
+
+def restore_model(family_name: str, configuration: Mapping[str, Any]) -> EmotionModel:
+    """Build the model that `EmotionModel.configuration` described, with fresh weights."""
+    return family(family_name).restore(configuration)

@@ -1,0 +1,79 @@
+"""What every model family offers to training, export and evaluation."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One modality as a frontend delivers it.
+
+    Attributes:
+        length: Rows, fixed.
+        dim: Width of a row.
+        frontend: The frontend's kind; presets choose their input layers by it.
+    """
+
+    length: int
+    dim: int
+    frontend: str
+
+
+class ModelOutput(NamedTuple):
+    """What a model returns.
+
+    Attributes:
+        logits: `(N, classes)`.
+        importance: Per modality `(N, length)`, >= 0, 0 in padded rows; empty for families without one.
+    """
+
+    logits: Tensor
+    importance: dict[str, Tensor]
+
+
+class EmotionModel(nn.Module):
+    """Base of all families.
+
+    Attributes:
+        family: Name in the registry.
+        presets: Names that `preset` takes.
+        inputs: Length and width of each modality the model takes, in the order of the graph's inputs.
+        importances: Modalities that `ModelOutput.importance` has.
+    """
+
+    family: ClassVar[str]
+    presets: ClassVar[tuple[str, ...]]
+    inputs: Mapping[str, InputSpec]
+    importances: tuple[str, ...]
+
+    @abstractmethod
+    def forward(self, inputs: Mapping[str, Tensor]) -> ModelOutput:
+        """Classify a batch.
+
+        Args:
+            inputs: For each modality `<name>` `(N, length, dim)` float32 and `<name>_length` `(N,)` int32.
+        """
+
+    @classmethod
+    @abstractmethod
+    def preset(cls, name: str, inputs: Mapping[str, InputSpec], classes: int, **changes: Any) -> EmotionModel:
+        """Build a preset for these inputs; `changes` replaces fields of its configuration."""
+
+    @abstractmethod
+    def configuration(self) -> dict[str, Any]:
+        """Return the configuration as plain JSON values; `restore` takes it back."""
+
+    @classmethod
+    @abstractmethod
+    def restore(cls, configuration: Mapping[str, Any]) -> EmotionModel:
+        """Build the model that a configuration describes, with fresh weights."""
+
+    def parameter_count(self) -> int:
+        """Return the number of trainable parameters."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)

@@ -1,0 +1,77 @@
+"""Stems: from a frontend's rows to a model's width."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from edgeser.nn.positions import valid_rows
+
+
+class LinearStem(nn.Module):
+    """One projection, row by row; none at all where `width` is `None`."""
+
+    def __init__(self, dim: int, width: int | None) -> None:
+        super().__init__()
+        self.project = nn.Identity() if width is None else nn.Linear(dim, width)
+
+    def forward(self, x: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `(N, T, width)` and the valid rows `(N,)`."""
+        return self.project(x), length
+
+    def rows(self, length: int) -> int:
+        """Return how many rows come out for `length` rows in."""
+        return length
+
+    def spread(self, importance: Tensor, length: int) -> Tensor:
+        """Bring `(N, rows(length))` back to `(N, length)`."""
+        return importance
+
+
+class ConvStem(nn.Module):
+    """Three convolutions over time and frequency, one row out for eight in, then one projection.
+
+    Filter-bank rows of 10 ms are finer than emotion needs: attention over an eighth of them costs a 64th.
+
+    Args:
+        dim: Bins of the filter bank.
+        width: Width of the rows that come out.
+        dropout: On the rows that come out.
+        channels: Channels after the first convolution, doubled after it.
+    """
+
+    stride = 8
+
+    def __init__(self, dim: int, width: int, dropout: float, channels: int = 16) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(1, channels, 5, stride=2, padding=2),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1),
+            nn.BatchNorm2d(2 * channels),
+            nn.ReLU(),
+            nn.Conv2d(2 * channels, 2 * channels, 3, stride=2, padding=1),
+            nn.BatchNorm2d(2 * channels),
+            nn.ReLU(),
+        )
+        bins = dim
+        for _ in range(3):
+            bins = (bins + 1) // 2
+        self.project = nn.Linear(2 * channels * bins, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        """Take `(N, T, dim)`, return `(N, T / 8, width)` and the valid rows `(N,)`, rounded up."""
+        maps = self.convolutions(x[:, None])  # (N, C, T / 8, dim / 8)
+        rows = self.dropout(self.project(maps.transpose(1, 2).flatten(2)))
+        length = torch.div(length + self.stride - 1, self.stride, rounding_mode="floor").to(length.dtype)
+        return rows * valid_rows(length, rows.shape[1])[:, :, None], length
+
+    def rows(self, length: int) -> int:
+        """Return how many rows come out for `length` rows in."""
+        return (length + self.stride - 1) // self.stride
+
+    def spread(self, importance: Tensor, length: int) -> Tensor:
+        """Share each row's importance among the eight rows that it stands for: `(N, length)`."""
+        return (importance / self.stride).repeat_interleave(self.stride, dim=1)[:, :length]

@@ -1,0 +1,250 @@
+"""Training: from a corpus to one trained model per fold, resumable at any time."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import logging
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+from torch.utils.data import DataLoader
+
+from edgeser.corpora import Fold, Utterance, leave_one_session_out, read_corpus, train_on_all
+from edgeser.models import InputSpec, build_model
+from edgeser.runtime.errors import InputError
+from edgeser.runtime.files import replacing, write_text
+from edgeser.runtime.frontends import LogMel, WordVectors
+from edgeser.runtime.labels import FOUR_EMOTIONS
+from edgeser.training.dataset import EmotionDataset, OnePerRecording, Sample
+from edgeser.training.features import FeatureCache, audio_key, statistics
+from edgeser.training.glove import load_word_vectors
+from edgeser.training.metrics import Metrics, measure
+from edgeser.training.module import EmotionModule, balanced_weights
+from edgeser.training.recipe import Recipe
+from edgeser.training.trained import TrainedModel
+
+log = logging.getLogger(__name__)
+
+MODALITIES = ("audio", "text")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What to train, on what, how.
+
+    Attributes:
+        corpus: For example `manifest:corpus.csv`.
+        out: Folder of the run; a run that is there already is resumed.
+        family: Model family.
+        preset: The family's preset.
+        changes: Fields of the model's configuration that differ from the preset.
+        modalities: `audio`, `text` or both.
+        sessions: Sessions to hold out, one fold each; empty for every one.
+        hold_out: `False` trains one model on all sessions.
+        exclude: Ids of utterances that are left out altogether.
+        labels: Emotions to tell apart; utterances with others are left out.
+        bins: Mel bins of the audio frontend.
+        word_vectors: GloVe text file; `None` for GloVe 6B 50d.
+        recipe: Numbers to train by.
+    """
+
+    corpus: str
+    out: Path
+    family: str = "ks-transformer"
+    preset: str = "compact"
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    modalities: tuple[str, ...] = MODALITIES
+    sessions: tuple[str, ...] = ()
+    hold_out: bool = True
+    exclude: frozenset[str] = frozenset()
+    labels: tuple[str, ...] = FOUR_EMOTIONS
+    bins: int = 80
+    word_vectors: Path | None = None
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def __post_init__(self) -> None:
+        if not self.modalities or not set(self.modalities) <= set(MODALITIES):
+            raise InputError(f"modalities: got {', '.join(self.modalities)}, expected audio, text or audio,text")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values, without what may change between a run and its resumption."""
+        values = dataclasses.asdict(self)
+        for name in ("out", "sessions"):
+            del values[name]
+        values["exclude"] = sorted(self.exclude)
+        values["word_vectors"] = None if self.word_vectors is None else str(self.word_vectors)
+        plain: dict[str, Any] = json.loads(json.dumps(values))
+        return plain
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """One fold, trained.
+
+    Attributes:
+        name: The session held out, or `all`.
+        folder: Where the trained model and its predictions lie.
+        metrics: On the held-out session; `None` where nothing was held out.
+    """
+
+    name: str
+    folder: Path
+    metrics: Metrics | None
+
+
+def train(options: TrainOptions) -> list[FoldResult]:
+    """Train every fold that is not there yet; resume the one that was interrupted.
+
+    Raises:
+        InputError: The corpus or an option is not usable, or the folder holds a run with other options.
+    """
+    utterances = usable(read_corpus(options.corpus), options)
+    folds = leave_one_session_out(utterances, options.sessions) if options.hold_out else [train_on_all(utterances)]
+    _claim(options)
+    text = load_word_vectors(options.word_vectors) if "text" in options.modalities else None
+    energies: dict[tuple[str, float], Any] = {}
+    if "audio" in options.modalities:
+        energies = FeatureCache(LogMel(options.bins)).corpus(utterances, options.recipe.augmentation.speeds)
+    return [_train_fold(fold, options, text, energies) for fold in folds]
+
+
+def usable(utterances: Sequence[Utterance], options: TrainOptions) -> list[Utterance]:
+    """Leave out excluded utterances and those with other labels; every label must remain."""
+    chosen = [u for u in utterances if u.emotion in options.labels and u.id not in options.exclude]
+    missing = [label for label in options.labels if not any(u.emotion == label for u in chosen)]
+    if missing:
+        raise InputError(f"corpus: {options.corpus} has no utterances for {', '.join(missing)}")
+    return chosen
+
+
+def fold_folder(out: Path, name: str) -> Path:
+    """Return where a run keeps the fold that holds out session `name`, or `all`."""
+    return out / f"fold-{name}"
+
+
+def _claim(options: TrainOptions) -> None:
+    """Make the run's folder, or check that what lies there is the same run."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    file = options.out / "run.json"
+    mine = {"options": options.as_dict()}
+    if file.is_file():
+        theirs = json.loads(file.read_text(encoding="utf-8"))
+        different = [k for k, v in mine["options"].items() if theirs.get("options", {}).get(k) != v]
+        if different:
+            raise InputError(
+                f"{options.out}: holds a run with other {', '.join(different)}: choose another --out, or delete it"
+            )
+        return
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "lightning": lightning.__version__}
+    write_text(file, json.dumps({**mine, "versions": versions}, indent=2) + "\n")
+
+
+def _train_fold(
+    fold: Fold, options: TrainOptions, text: WordVectors | None, energies: Mapping[tuple[str, float], Any]
+) -> FoldResult:
+    folder = fold_folder(options.out, fold.name)
+    if not (folder / "model.json").is_file():
+        frontends = _fit_frontends(fold, options, text, energies)
+        recipe, labels = options.recipe, options.labels
+        training_set = EmotionDataset(fold.train, frontends, energies, labels, recipe)
+        lightning.seed_everything(recipe.seed, verbose=False)
+        inputs = {n: InputSpec(f.length, f.dim, f.kind) for n, f in frontends.items()}
+        model = build_model(options.family, options.preset, inputs, len(labels), **options.changes)
+        log.info("fold %s: %d parameters, %d utterances", fold.name, model.parameter_count(), len(fold.train))
+        _fit(EmotionModule(model, recipe, balanced_weights(training_set.classes, len(labels))), training_set, folder)
+        trained = TrainedModel(
+            model.eval(), options.preset, frontends, labels, {**options.as_dict(), "held_out": fold.name}
+        )
+        if fold.test:
+            test_set = EmotionDataset(fold.test, frontends, energies, labels)
+            write_predictions(folder / "predictions.csv", fold.test, predict(trained, test_set), labels)
+        trained.save(folder)
+    metrics = None
+    if fold.test:
+        rows = read_predictions(folder / "predictions.csv")
+        metrics = measure([r["label"] for r in rows], [r["emotion"] for r in rows], options.labels)
+    return FoldResult(fold.name, folder, metrics)
+
+
+def _fit_frontends(
+    fold: Fold, options: TrainOptions, text: WordVectors | None, energies: Mapping[tuple[str, float], Any]
+) -> dict[str, LogMel | WordVectors]:
+    """Statistics come from the training split alone."""
+    frontends: dict[str, LogMel | WordVectors] = {}
+    if "audio" in options.modalities:
+        mean, std = statistics([energies[key, 1.0] for key in {audio_key(u): None for u in fold.train}])
+        frontends["audio"] = LogMel(options.bins, mean=mean, std=std)
+    if text is not None:
+        frontends["text"] = text
+    return frontends
+
+
+def _fit(module: EmotionModule, training_set: EmotionDataset, folder: Path) -> None:
+    recipe = module.recipe
+    sampler = OnePerRecording(training_set.utterances, recipe.seed)
+    loader = DataLoader(training_set, recipe.batch_size, sampler=sampler, drop_last=len(sampler) > recipe.batch_size)
+    checkpoint = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
+    trainer = lightning.Trainer(
+        max_epochs=recipe.epochs,
+        accelerator="auto",
+        devices=1,
+        logger=False,
+        enable_model_summary=False,
+        gradient_clip_val=1.0,
+        callbacks=[
+            _EpochClock(training_set, sampler),
+            EMAWeightAveraging(decay=recipe.average_decay),
+            checkpoint,
+            TQDMProgressBar(leave=True),
+        ],
+    )
+    last = folder / "last.ckpt"
+    trainer.fit(module, loader, ckpt_path=last if last.is_file() else None, weights_only=last.is_file() or None)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+class _EpochClock(Callback):
+    """Tells data and sampler which epoch it is, also after a resumption."""
+
+    def __init__(self, training_set: EmotionDataset, sampler: OnePerRecording) -> None:
+        self._clocked = (training_set, sampler)
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        for clocked in self._clocked:
+            clocked.epoch = trainer.current_epoch
+
+
+def predict(trained: TrainedModel, data: EmotionDataset, batch_size: int = 32) -> torch.Tensor:
+    """Return probabilities `(len(data), classes)`."""
+    batches: Iterator[Sample] = iter(DataLoader(data, batch_size))
+    with torch.inference_mode():
+        return torch.cat([trained.model(batch).logits.softmax(dim=-1) for batch in batches])
+
+
+def write_predictions(
+    path: Path, utterances: Sequence[Utterance], probabilities: torch.Tensor, labels: Sequence[str]
+) -> None:
+    """Write one row per utterance: id, session, emotion, label and every class's probability."""
+    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "session", "emotion", "label", *(f"p_{label}" for label in labels)])
+        for utterance, row in zip(utterances, probabilities.tolist(), strict=True):
+            label = labels[max(range(len(labels)), key=row.__getitem__)]
+            writer.writerow(
+                [utterance.id, utterance.session, utterance.emotion, label, *(f"{p:.6f}" for p in row)]
+            )
+
+
+def read_predictions(path: Path) -> list[dict[str, str]]:
+    """Read what `write_predictions` wrote."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))

@@ -1,0 +1,84 @@
+"""A trained model as a folder: configuration, weights, frontends. No pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from edgeser.models import EmotionModel, restore_model
+from edgeser.runtime.errors import InputError
+from edgeser.runtime.files import replacing, write_text
+from edgeser.runtime.frontends import Frontend, restore_frontend
+
+_DESCRIPTION = "model.json"
+_WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What training gives and exporting takes.
+
+    Attributes:
+        model: With its trained weights, in evaluation mode.
+        preset: The preset it started from.
+        frontends: By modality, with the statistics of the training split.
+        labels: Emotions in the order of the classes.
+        training: How it was trained: corpus, held-out session, recipe, metrics. Plain JSON values.
+    """
+
+    model: EmotionModel
+    preset: str
+    frontends: Mapping[str, Frontend]
+    labels: tuple[str, ...]
+    training: Mapping[str, Any]
+
+    def save(self, folder: Path) -> None:
+        """Write the model into a folder; the description comes last, so a folder that has one is whole."""
+        for name, frontend in self.frontends.items():
+            place = folder / "frontends" / name
+            place.mkdir(parents=True, exist_ok=True)
+            for file, content in frontend.files().items():
+                with replacing(place / file) as part:
+                    part.write_bytes(content)
+        with replacing(folder / _WEIGHTS) as part:
+            save_file({k: v.contiguous() for k, v in self.model.state_dict().items()}, part)
+        description = {
+            "family": self.model.family,
+            "preset": self.preset,
+            "config": self.model.configuration(),
+            "labels": list(self.labels),
+            "frontends": {
+                name: {"length": f.length, "kind": f.kind, **f.options()} for name, f in self.frontends.items()
+            },
+            "training": dict(self.training),
+        }
+        write_text(folder / _DESCRIPTION, json.dumps(description, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> TrainedModel:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: The folder holds no trained model.
+        """
+        if not (folder / _DESCRIPTION).is_file():
+            raise InputError(f"{folder}: holds no trained model ({_DESCRIPTION} is missing): run `edgeser train` first")
+        description = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+        model = restore_model(description["family"], description["config"])
+        model.load_state_dict(load_file(folder / _WEIGHTS))
+        frontends = {
+            name: restore_frontend(spec["length"], spec, _reader(folder / "frontends" / name))
+            for name, spec in description["frontends"].items()
+        }
+        return cls(
+            model.eval(), description["preset"], frontends, tuple(description["labels"]), description["training"]
+        )
+
+
+def _reader(folder: Path) -> Any:
+    return lambda name: (folder / name).read_bytes()

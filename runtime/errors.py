@@ -1,0 +1,34 @@
+"""Every error that EdgeSER raises on purpose, in one tree."""
+
+
+class EdgeSerError(Exception):
+    """Base of all EdgeSER errors. The message says what came, what was expected and what to do."""
+
+
+class InputError(EdgeSerError, ValueError):
+    """Audio, text, a path or an option that cannot be used."""
+
+
+class BundleError(EdgeSerError, ValueError):
+    """A bundle that is damaged, incomplete, or of another schema."""
+
+
+class EngineError(EdgeSerError, RuntimeError):
+    """An engine that cannot be opened, or failed while it ran."""
+
+
+class AsrError(EdgeSerError, RuntimeError):
+    """A speech recogniser that cannot be opened, or failed while it ran."""
+
+
+class ParityError(EdgeSerError, ArithmeticError):
+    """Two implementations of one graph disagree by more than the stated tolerance."""
+
+
+class MissingDependencyError(EdgeSerError, ImportError):
+    """An optional library is not installed; the message names the extra that brings it."""
+
+    def __init__(self, library: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{library} is not installed, {purpose} needs it: pip install 'edgeser[{extra}]'")
+        self.library = library
+        self.extra = extra

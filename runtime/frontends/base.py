@@ -1,0 +1,133 @@
+"""What every frontend is: raw input in, a fixed number of feature rows out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeser.runtime.audio import Samples
+from edgeser.runtime.errors import BundleError
+
+Rows = NDArray[np.float32]
+ReadFile = Callable[[str], bytes]
+"""Gives the content of one of a frontend's own files, by its name."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """The rows a model gets for one modality of one utterance.
+
+    Attributes:
+        values: `(length, dim)` float32; rows past `valid` are zero.
+        valid: How many leading rows come from the input, 0 to `length`.
+        total: How many rows the input had before it was cropped to `length`.
+    """
+
+    values: Rows
+    valid: int
+    total: int
+
+
+def fit_length(rows: Rows, length: int) -> Features:
+    """Pad `(n, dim)` rows with zero rows, or keep the first `length` of them."""
+    total = rows.shape[0]
+    valid = min(total, length)
+    values = np.zeros((length, rows.shape[1]), dtype=np.float32)
+    values[:valid] = rows[:valid]
+    return Features(values, valid, total)
+
+
+class Frontend(ABC):
+    """Common part of audio and text frontends.
+
+    Attributes:
+        kind: The name in a bundle's manifest, for example `log-mel`.
+        length: Rows the model gets.
+        dim: Width of a row.
+    """
+
+    kind: ClassVar[str]
+    length: int
+    dim: int
+
+    @abstractmethod
+    def options(self) -> dict[str, Any]:
+        """Return what the manifest keeps of this frontend beside `kind`: plain JSON values."""
+
+    @abstractmethod
+    def files(self) -> dict[str, bytes]:
+        """Return what the bundle keeps of this frontend as files, by name."""
+
+    @classmethod
+    @abstractmethod
+    def restore(cls, length: int, options: Mapping[str, Any], read: ReadFile) -> Frontend:
+        """Make the frontend again from what `options` and `files` gave."""
+
+    @property
+    def input_id(self) -> str:
+        """The graph's input that takes these rows: `audio` or `text`."""
+        return "audio" if isinstance(self, AudioFrontend) else "text"
+
+
+class AudioFrontend(Frontend):
+    """Samples to rows.
+
+    Attributes:
+        hop_s: Seconds from one row to the next.
+        window_s: Seconds that one row sees.
+    """
+
+    hop_s: float
+    window_s: float
+
+    @abstractmethod
+    def rows(self, samples: Samples) -> Rows:
+        """Return `(n, dim)` float32 rows for `(samples,)` float32 mono at 16 kHz, without padding."""
+
+    def __call__(self, samples: Samples) -> Features:
+        """Return the fixed-length features of `(samples,)` float32 mono at 16 kHz."""
+        return fit_length(self.rows(samples[: self.samples_for(self.length + 1)]), self.length)
+
+    def samples_for(self, rows: int) -> int:
+        """Samples at 16 kHz that give at least `rows` rows, so that no more is computed than is used."""
+        return round(((rows - 1) * self.hop_s + self.window_s) * 16_000)
+
+
+class TextFrontend(Frontend):
+    """A transcript to rows."""
+
+    @abstractmethod
+    def tokens(self, transcript: str) -> list[Token]:
+        """Cut a transcript into the tokens that become rows."""
+
+    @abstractmethod
+    def rows(self, tokens: list[Token]) -> Rows:
+        """Return `(len(tokens), dim)` float32 rows."""
+
+    def __call__(self, transcript: str) -> Features:
+        """Return the fixed-length features of a transcript; an empty one has no valid rows."""
+        tokens = self.tokens(transcript)
+        features = fit_length(self.rows(tokens[: self.length]), self.length)
+        return Features(features.values, features.valid, len(tokens))
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token and where it stands in its transcript: `transcript[start:end]`."""
+
+    text: str
+    start: int
+    end: int
+
+
+def option(options: Mapping[str, Any], name: str, kind: type[int] | type[float] | type[str]) -> Any:
+    """Take one frontend option out of a manifest, with a clear error when it is missing or of another type."""
+    value = options.get(name)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise BundleError(f"frontend option {name!r}: got {value!r}, expected {kind.__name__}")
+    return value

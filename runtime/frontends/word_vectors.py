@@ -1,0 +1,122 @@
+"""`word-vectors`: one pretrained vector per word, kept as INT8 with a scale per row.
+
+From transcript to rows, the whole rule:
+
+1. Lower case; typographic apostrophes become `'`; a word is a run of letters, digits and inner apostrophes.
+2. Punctuation gives no row. Recognisers write none, so a model must not lean on it.
+3. Contractions are cut as GloVe's own tokenizer cuts them: `don't` -> `do n't`, `she's` -> `she 's`.
+4. A word that is not in the vocabulary is tried with its drawn-out letters shortened (`heyyy` -> `heyy`, `hey`).
+   If that fails it gives a row of zeros: it keeps its place in the sentence and says nothing.
+5. The first `length` tokens are kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeser.runtime.errors import BundleError, InputError
+from edgeser.runtime.frontends.base import ReadFile, Rows, TextFrontend, Token
+
+_VECTORS = "vectors.safetensors"
+_VOCABULARY = "vocabulary.txt"
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+_CONTRACTION = re.compile(r"(?:n't|'(?:s|m|re|ve|ll|d))$")
+_DRAWN_OUT = re.compile(r"(.)\1{2,}")
+_REPEATED = re.compile(r"(.)\1+")
+_APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u00b4": "'", "`": "'", "\u0092": "'"})
+
+
+class WordVectors(TextFrontend):
+    """Looks words up in a table of vectors.
+
+    Args:
+        vocabulary: The words, most frequent first.
+        codes: `(words, dim)` int8.
+        scales: `(words,)` float32; a word's vector is `codes[i] * scales[i]`.
+        length: Rows the model gets.
+    """
+
+    kind = "word-vectors"
+
+    def __init__(
+        self,
+        vocabulary: Sequence[str],
+        codes: NDArray[np.int8],
+        scales: NDArray[np.float32],
+        length: int = 20,
+    ) -> None:
+        if codes.ndim != 2 or codes.shape[0] != len(vocabulary) or scales.shape != (len(vocabulary),):
+            raise InputError(
+                f"word-vectors: {len(vocabulary)} words, codes {codes.shape}, scales {scales.shape}: "
+                "expected one row and one scale per word"
+            )
+        self.length = length
+        self.dim = codes.shape[1]
+        self.vocabulary = tuple(vocabulary)
+        self._codes = codes
+        self._scales = scales
+        self._index = {word: i for i, word in enumerate(self.vocabulary)}
+
+    @classmethod
+    def quantized(cls, vocabulary: Sequence[str], vectors: NDArray[np.floating], length: int = 20) -> WordVectors:
+        """Make the frontend from `(words, dim)` float vectors: symmetric INT8, one scale per row."""
+        peaks = np.abs(vectors).max(axis=1)
+        scales = np.where(peaks > 0, peaks / 127.0, 1.0).astype(np.float32)
+        codes = np.clip(np.rint(vectors / scales[:, None]), -127, 127).astype(np.int8)
+        return cls(vocabulary, codes, scales, length)
+
+    def tokens(self, transcript: str) -> list[Token]:
+        plain = transcript.translate(_APOSTROPHES)
+        tokens: list[Token] = []
+        for match in _WORD.finditer(plain):
+            word, start = match.group().lower(), match.start()
+            cut = _CONTRACTION.search(word)
+            pieces = [word] if cut is None or cut.start() == 0 else [word[: cut.start()], word[cut.start() :]]
+            for piece in pieces:
+                tokens.append(Token(piece, start, min(start + len(piece), match.end())))
+                start += len(piece)
+        return tokens
+
+    def rows(self, tokens: list[Token]) -> Rows:
+        rows = np.zeros((len(tokens), self.dim), dtype=np.float32)
+        for row, token in zip(rows, tokens, strict=True):
+            index = self.find(token.text)
+            if index is not None:
+                row[:] = self._codes[index] * self._scales[index]
+        return rows
+
+    def find(self, word: str) -> int | None:
+        """Return the row of a lower-case word, `None` when the vocabulary has no form of it."""
+        for form in (word, _DRAWN_OUT.sub(r"\1\1", word), _REPEATED.sub(r"\1", word)):
+            index = self._index.get(form)
+            if index is not None:
+                return index
+        return None
+
+    def options(self) -> dict[str, Any]:
+        return {"words": len(self.vocabulary)}
+
+    def files(self) -> dict[str, bytes]:
+        from safetensors.numpy import save
+
+        return {
+            _VECTORS: save({"codes": self._codes, "scales": self._scales}),
+            _VOCABULARY: ("\n".join(self.vocabulary) + "\n").encode(),
+        }
+
+    @classmethod
+    def restore(cls, length: int, options: Mapping[str, Any], read: ReadFile) -> WordVectors:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        try:
+            table = load(read(_VECTORS))
+            vocabulary = read(_VOCABULARY).decode().splitlines()
+            return cls(vocabulary, table["codes"], table["scales"], length)
+        except (KeyError, UnicodeDecodeError, SafetensorError, InputError) as error:
+            raise BundleError(f"word-vectors: the table is not usable: {error}") from error
