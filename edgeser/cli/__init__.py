@@ -1,0 +1,1 @@
+"""The `edgeser` command; each subcommand is a module that is imported only when it is called."""

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from edgeser.corpora import Utterance
-from edgeser.runtime.frontends import Features, LogMel, WordVectors, fit_length
+from edgeser.runtime.frontends import Features, LogMel, Token, WordVectors, fit_length
 from edgeser.runtime.frontends.base import Rows
+from edgeser.runtime.frontends.word_vectors import MARKS
 from edgeser.training.augment import drop_words
 from edgeser.training.features import audio_key
 from edgeser.training.recipe import Recipe
@@ -44,7 +45,7 @@ class EmotionDataset(Dataset[Sample]):
         self.epoch = 0
         self._energies = energies
         self._classes = [labels.index(u.emotion or "") for u in utterances]
-        self._tokens = [self._words(u) for u in utterances]
+        self._tokens = [self._cut(u) for u in utterances]
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -62,11 +63,9 @@ class EmotionDataset(Dataset[Sample]):
             sample[f"{name}_length"] = torch.tensor(one.valid, dtype=torch.int32)
         return sample
 
-    def _words(self, utterance: Utterance) -> Rows | None:
+    def _cut(self, utterance: Utterance) -> list[Token]:
         frontend = self.frontends.get("text")
-        if not isinstance(frontend, WordVectors):
-            return None
-        return frontend.rows(frontend.tokens(utterance.transcript or ""))
+        return frontend.tokens(utterance.transcript or "") if isinstance(frontend, WordVectors) else []
 
     def _plain(self, index: int) -> dict[str, Features]:
         features = {}
@@ -74,7 +73,7 @@ class EmotionDataset(Dataset[Sample]):
             if isinstance(frontend, LogMel):
                 rows = frontend.normalise(self._energies[audio_key(self.utterances[index]), 1.0])
             else:
-                rows = self._tokens[index]
+                rows = frontend.rows(self._tokens[index])
             features[name] = fit_length(rows, frontend.length)
         return features
 
@@ -90,7 +89,10 @@ class EmotionDataset(Dataset[Sample]):
                 rows = frontend.normalise(recipe.augmentation.energies(energies, rng))
                 rows = recipe.augmentation.mask(rows, rng)
             else:
-                rows = drop_words(self._tokens[index], recipe.word_drop, rng)
+                tokens = self._tokens[index]
+                if rng.random() < recipe.mark_drop:
+                    tokens = [token for token in tokens if token.text not in MARKS]
+                rows = drop_words(frontend.rows(tokens), recipe.word_drop, rng)
             features[name] = fit_length(rows[:0] if name == dropped else rows, frontend.length)
         return features
 

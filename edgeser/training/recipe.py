@@ -23,6 +23,7 @@ class Recipe:
         text_drop: Share of the samples that train without words, so that the model degrades to audio alone.
         audio_drop: Share of the samples that train without audio, so that words are learned too.
         word_drop: Share of the words left out of a line.
+        mark_drop: Share of the lines that lose their `!` and `?`, as if a recogniser had written them.
         seed: Of weights, order and augmentation.
         augmentation: Of the audio.
     """
@@ -37,13 +38,14 @@ class Recipe:
     text_drop: float = 0.15
     audio_drop: float = 0.1
     word_drop: float = 0.1
+    mark_drop: float = 0.5
     seed: int = 1
     augmentation: AudioAugmentation = field(default_factory=AudioAugmentation)
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
             raise InputError(f"recipe: got {self.epochs} epochs of batches of {self.batch_size}, expected at least 1")
-        for name in ("text_drop", "audio_drop", "word_drop", "label_smoothing", "warmup_share"):
+        for name in ("text_drop", "audio_drop", "word_drop", "mark_drop", "label_smoothing", "warmup_share"):
             share = getattr(self, name)
             if not 0.0 <= share < 1.0:
                 raise InputError(f"recipe: got {name} {share}, expected 0 to below 1")

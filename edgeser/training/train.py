@@ -24,9 +24,10 @@ from edgeser.runtime.files import replacing, write_text
 from edgeser.runtime.frontends import LogMel, WordVectors
 from edgeser.runtime.labels import FOUR_EMOTIONS
 from edgeser.training.dataset import EmotionDataset, OnePerRecording, Sample
+from edgeser.training.evaluation import read_predictions
 from edgeser.training.features import FeatureCache, audio_key, statistics
 from edgeser.training.glove import load_word_vectors
-from edgeser.training.metrics import Metrics, measure
+from edgeser.runtime.metrics import Metrics, measure
 from edgeser.training.module import EmotionModule, balanced_weights
 from edgeser.training.recipe import Recipe
 from edgeser.training.trained import TrainedModel
@@ -242,9 +243,3 @@ def write_predictions(
             writer.writerow(
                 [utterance.id, utterance.session, utterance.emotion, label, *(f"{p:.6f}" for p in row)]
             )
-
-
-def read_predictions(path: Path) -> list[dict[str, str]]:
-    """Read what `write_predictions` wrote."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))

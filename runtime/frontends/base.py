@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeser.runtime.audio import Samples
-from edgeser.runtime.errors import BundleError
+from edgeser.runtime.audio import SAMPLE_RATE, Samples
+from edgeser.runtime.errors import BundleError, InputError
 
 Rows = NDArray[np.float32]
 ReadFile = Callable[[str], bytes]
@@ -89,13 +89,22 @@ class AudioFrontend(Frontend):
     def rows(self, samples: Samples) -> Rows:
         """Return `(n, dim)` float32 rows for `(samples,)` float32 mono at 16 kHz, without padding."""
 
+    def check(self, samples: Samples) -> None:
+        """Raise `InputError` when samples are shorter than one window."""
+        shortest = self.samples_for(1)
+        if samples.shape[0] < shortest:
+            raise InputError(
+                f"audio: got {samples.shape[0]} samples ({samples.shape[0] / SAMPLE_RATE * 1e3:.1f} ms), "
+                f"expected at least {shortest} ({self.window_s * 1e3:.0f} ms)"
+            )
+
     def __call__(self, samples: Samples) -> Features:
         """Return the fixed-length features of `(samples,)` float32 mono at 16 kHz."""
         return fit_length(self.rows(samples[: self.samples_for(self.length + 1)]), self.length)
 
     def samples_for(self, rows: int) -> int:
         """Samples at 16 kHz that give at least `rows` rows, so that no more is computed than is used."""
-        return round(((rows - 1) * self.hop_s + self.window_s) * 16_000)
+        return round(((rows - 1) * self.hop_s + self.window_s) * SAMPLE_RATE)
 
 
 class TextFrontend(Frontend):

@@ -13,7 +13,6 @@ from edgeser.runtime.errors import BundleError, InputError
 from edgeser.runtime.frontends.base import AudioFrontend, ReadFile, Rows, option
 
 BINS = (40, 80, 128)
-_MIN_SAMPLES = 400  # one window of 25 ms
 _STATISTICS = "statistics.safetensors"
 
 
@@ -66,11 +65,7 @@ class LogMel(AudioFrontend):
         Raises:
             InputError: Shorter than one 25 ms window.
         """
-        if samples.shape[0] < _MIN_SAMPLES:
-            raise InputError(
-                f"audio: got {samples.shape[0]} samples ({samples.shape[0] / SAMPLE_RATE * 1000:.1f} ms), "
-                f"expected at least {_MIN_SAMPLES} (25 ms)"
-            )
+        self.check(samples)
         fbank = self._fbank.OnlineFbank(self._options)
         fbank.accept_waveform(SAMPLE_RATE, samples)
         fbank.input_finished()

@@ -3,7 +3,8 @@
 From transcript to rows, the whole rule:
 
 1. Lower case; typographic apostrophes become `'`; a word is a run of letters, digits and inner apostrophes.
-2. Punctuation gives no row. Recognisers write none, so a model must not lean on it.
+2. `!` and `?` give a row, a run of them one row for each of the two; other punctuation gives none. Written lines carry
+   emotion in them, but recognisers write none: training leaves the marks out of half the lines.
 3. Contractions are cut as GloVe's own tokenizer cuts them: `don't` -> `do n't`, `she's` -> `she 's`.
 4. A word that is not in the vocabulary is tried with its drawn-out letters shortened (`heyyy` -> `heyy`, `hey`).
    If that fails it gives a row of zeros: it keeps its place in the sentence and says nothing.
@@ -24,7 +25,8 @@ from edgeser.runtime.frontends.base import ReadFile, Rows, TextFrontend, Token
 
 _VECTORS = "vectors.safetensors"
 _VOCABULARY = "vocabulary.txt"
-_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+MARKS = ("!", "?")
+_TOKEN = re.compile(r"[^\W_]+(?:'[^\W_]+)*|!|\?")
 _CONTRACTION = re.compile(r"(?:n't|'(?:s|m|re|ve|ll|d))$")
 _DRAWN_OUT = re.compile(r"(.)\1{2,}")
 _REPEATED = re.compile(r"(.)\1+")
@@ -73,8 +75,10 @@ class WordVectors(TextFrontend):
     def tokens(self, transcript: str) -> list[Token]:
         plain = transcript.translate(_APOSTROPHES)
         tokens: list[Token] = []
-        for match in _WORD.finditer(plain):
+        for match in _TOKEN.finditer(plain):
             word, start = match.group().lower(), match.start()
+            if word in MARKS and tokens and tokens[-1].text in MARKS and word in {t.text for t in tokens[-2:]}:
+                continue
             cut = _CONTRACTION.search(word)
             pieces = [word] if cut is None or cut.start() == 0 else [word[: cut.start()], word[cut.start() :]]
             for piece in pieces:

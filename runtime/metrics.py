@@ -1,4 +1,4 @@
-"""Weighted and unweighted accuracy, weighted F1 and the confusion matrix."""
+"""Weighted and unweighted accuracy, weighted F1 and the confusion matrix, without PyTorch."""
 
 from __future__ import annotations
 
@@ -6,12 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torchmetrics.functional.classification import (
-    multiclass_accuracy,
-    multiclass_confusion_matrix,
-    multiclass_f1_score,
-)
+import numpy as np
 
 from edgeser.runtime.errors import InputError
 
@@ -21,10 +16,10 @@ class Metrics:
     """How well predictions meet labels.
 
     Attributes:
-        wa: Weighted accuracy: share of utterances that are right.
-        ua: Unweighted accuracy: mean recall of the classes.
+        wa: Weighted accuracy: share of the utterances that are right.
+        ua: Unweighted accuracy: mean recall of the classes that have utterances.
         wf1: F1 weighted by class frequency, MELD's measure.
-        confusion: `confusion[i][j]` utterances of class `i` taken for `j`.
+        confusion: `confusion[i][j]` utterances of class `i` were taken for `j`.
         labels: Class names, in order.
     """
 
@@ -35,16 +30,23 @@ class Metrics:
     labels: tuple[str, ...]
 
     @property
+    def count(self) -> int:
+        """Utterances compared."""
+        return sum(map(sum, self.confusion))
+
+    @property
     def recall(self) -> dict[str, float]:
-        """Share of each class's utterances that are right; NaN for a class without utterances."""
+        """Share of each class's utterances that are right; classes without utterances are left out."""
         return {
-            label: row[i] / sum(row) if sum(row) else float("nan")
+            label: row[i] / sum(row)
             for i, (label, row) in enumerate(zip(self.labels, self.confusion, strict=True))
+            if sum(row)
         }
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return {
+            "utterances": self.count,
             "wa": round(self.wa, 4),
             "ua": round(self.ua, 4),
             "wf1": round(self.wf1, 4),
@@ -61,19 +63,21 @@ def measure(predicted: Sequence[str], actual: Sequence[str], labels: Sequence[st
         InputError: Nothing to compare, lengths differ, or a label is not among `labels`.
     """
     if not actual or len(predicted) != len(actual):
-        raise InputError(f"metrics: got {len(predicted)} predictions for {len(actual)} labels")
+        raise InputError(f"metrics: got {len(predicted)} predictions for {len(actual)} labels, expected as many, not 0")
     unknown = sorted({*predicted, *actual} - set(labels))
     if unknown:
         raise InputError(f"metrics: got {', '.join(unknown)}, the model knows {', '.join(labels)}")
-    classes = len(labels)
-    prediction = torch.tensor([labels.index(label) for label in predicted])
-    target = torch.tensor([labels.index(label) for label in actual])
-    recall = multiclass_accuracy(prediction, target, classes, average="none")
-    present = target.bincount(minlength=classes) > 0  # a class without utterances has no recall to average
+    index = {label: i for i, label in enumerate(labels)}
+    confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
+    for guess, truth in zip(predicted, actual, strict=True):
+        confusion[index[truth], index[guess]] += 1
+    right, per_class, per_guess = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    present = per_class > 0
+    f1 = 2.0 * right / np.maximum(per_class + per_guess, 1)
     return Metrics(
-        wa=multiclass_accuracy(prediction, target, classes, average="micro").item(),
-        ua=recall[present].mean().item(),
-        wf1=multiclass_f1_score(prediction, target, classes, average="weighted").item(),
-        confusion=tuple(tuple(row) for row in multiclass_confusion_matrix(prediction, target, classes).tolist()),
+        wa=float(right.sum() / confusion.sum()),
+        ua=float((right[present] / per_class[present]).mean()),
+        wf1=float((f1 * per_class).sum() / confusion.sum()),
+        confusion=tuple(tuple(int(n) for n in row) for row in confusion),
         labels=tuple(labels),
     )

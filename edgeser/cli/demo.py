@@ -1,0 +1,62 @@
+"""Run the default bundle over the example clips: transcript, emotions, the words and moments that mattered.
+
+Words that mattered stand in *stars*; moments are seconds from the start of the clip.
+
+examples:
+  edgeser demo
+  edgeser demo my-recording.wav
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import edgeser
+from edgeser.cli.options import add_runtime_options, load_runtime
+from edgeser.runtime.errors import InputError
+from edgeser.runtime.results import Result
+from edgeser.runtime.scoring import find_recordings
+
+_BAR = 30
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", nargs="*", type=Path, metavar="FILE", help="audio files; the example clips")
+    add_runtime_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    recordings = find_recordings(args.paths or [_example_clips()])
+    with load_runtime(args) as runtime:
+        manifest = runtime.bundle.manifest
+        print(f"{manifest.name} {manifest.version}, {runtime.engine.name}, words by {runtime.asr.name}")
+        for recording in recordings:
+            print(f"\n{recording.path.name}")
+            print(describe(runtime.recognize(recording.path)))
+    return 0
+
+
+def describe(result: Result) -> str:
+    """Return a result as a few lines of text."""
+    words = " ".join(f"*{word.text}*" if word.mattered else word.text for word in result.words)
+    lines = [f"  {result.duration_s:.1f} s   \u201c{words}\u201d" if words else f"  {result.duration_s:.1f} s   (no words)"]
+    for label, probability in result.probabilities.items():
+        bar = "\u2588" * round(probability * _BAR)
+        mark = "\u2190" if label == result.label else ""
+        lines.append(f"  {label:<9}{probability:6.1%}  {bar:<{_BAR}} {mark}".rstrip())
+    moments = ", ".join(f"{span.start_s:.2f}-{span.end_s:.2f} s" for span in result.spans)
+    lines.append(f"  moments  {moments or 'none'}")
+    timings = result.timings
+    lines.append(
+        f"  took     {timings.total_ms:.0f} ms: words {timings.asr_ms:.0f}, "
+        f"features {timings.frontend_ms:.0f}, model {timings.engine_ms:.1f}"
+    )
+    return "\n".join(lines)
+
+
+def _example_clips() -> Path:
+    clips = Path(edgeser.__file__).parents[1] / "examples" / "clips"
+    if not clips.is_dir():
+        raise InputError("demo: the example clips are not here (they come with the source): name an audio file")
+    return clips

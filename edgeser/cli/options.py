@@ -1,0 +1,88 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from edgeser.runtime.asr import RECOGNISERS
+from edgeser.runtime.engines import ENGINES
+from edgeser.runtime.errors import InputError
+from edgeser.runtime.metrics import Metrics
+from edgeser.runtime.recognizer import Runtime
+
+
+def add_runtime_options(parser: argparse.ArgumentParser, asr: str | None = "auto") -> None:
+    """Add what every command that loads a Runtime takes."""
+    parser.add_argument("--bundle", type=Path, metavar="B", help="a .edgeser file or folder; the default bundle")
+    parser.add_argument("--engine", default="auto", choices=["auto", *ENGINES])
+    parser.add_argument("--asr", default=asr, choices=["auto", *RECOGNISERS], help="who hears the words")
+    parser.add_argument("--threads", type=positive, default=1, help="threads of the engine (1)")
+    parser.add_argument("--no-self-test", action="store_true", help="do not check the engine on loading")
+
+
+def load_runtime(args: argparse.Namespace, asr: str | None = None) -> Runtime:
+    """Load the Runtime that the shared options name."""
+    return Runtime.load(
+        args.bundle,
+        engine=args.engine,
+        asr=asr or args.asr,
+        threads=args.threads,
+        self_test=not args.no_self_test,
+    )
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--json`."""
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def positive(text: str) -> int:
+    """Parse a whole number above 0."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"got {value}, expected at least 1")
+    return value
+
+
+def comma_separated(text: str) -> tuple[str, ...]:
+    """Parse `a,b,c`."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def assignments(pairs: list[str]) -> dict[str, Any]:
+    """Parse `name=value` pairs; values are JSON, or plain text where they are not (`layers=[2,3,1]`, `sparse=false`)."""
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise InputError(f"--set: got {pair!r}, expected name=value, for example keep_rate=0.3")
+        try:
+            values[name] = json.loads(value)
+        except ValueError:
+            values[name] = value
+        if isinstance(values[name], list):
+            values[name] = tuple(values[name])
+    return values
+
+
+def metrics_text(metrics: Metrics) -> str:
+    """Return accuracies, recalls and the confusion matrix as a small table."""
+    width = max(len(label) for label in metrics.labels)
+    lines = [f"WA {metrics.wa:.3f}   UA {metrics.ua:.3f}   WF1 {metrics.wf1:.3f}   ({metrics.count} utterances)", ""]
+    lines.append(" " * (width + 2) + " ".join(f"{label:>8}" for label in metrics.labels) + "   recall")
+    for label, row in zip(metrics.labels, metrics.confusion, strict=True):
+        recall = metrics.recall.get(label)
+        lines.append(
+            f"  {label:<{width}}"
+            + " ".join(f"{count:>8}" for count in row)
+            + (f"   {recall:.3f}" if recall is not None else "   -")
+        )
+    return "\n".join(lines)

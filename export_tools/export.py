@@ -1,0 +1,160 @@
+"""From a trained model to a bundle: lower, prove, pack."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeser.corpora import Utterance, read_corpus
+from edgeser.export_tools.card import model_card
+from edgeser.export_tools.lowering import lower
+from edgeser.export_tools.parity import MINIMUM, ParityReport, compare, reference
+from edgeser.runtime.bundle import CARD, GOLDEN, Bundle, frontend_files, write_bundle
+from edgeser.runtime.engines import open_engine
+from edgeser.runtime.errors import InputError
+from edgeser.runtime.frontends import AudioFrontend, Features, Frontend, TextFrontend
+from edgeser.runtime.golden import GoldenVectors
+from edgeser.runtime.manifest import InputEntry, Manifest, ModelEntry
+from edgeser.training.features import load_utterance
+from edgeser.training.trained import TrainedModel
+
+log = logging.getLogger(__name__)
+
+GRAPH_FILES = {"portable": "model.onnx", "plugin": "model.plugin.onnx"}
+_GOLDEN_COUNT = 8
+_TOOLS = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to write into a bundle beside the model.
+
+    Attributes:
+        out: The `.edgeser` file, or a folder.
+        name: The bundle's name.
+        version: Its version.
+        corpus: Where the utterances for parity and golden vectors come from; `None` for the training corpus.
+        utterances: How many are compared.
+        metrics: Measured accuracies, by protocol.
+        card: The model card, Markdown; `None` for one made from what is known.
+        licence: Terms that the training data puts on the model.
+    """
+
+    out: Path
+    name: str
+    version: str = "1.0.0"
+    corpus: str | None = None
+    utterances: int = 64
+    metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    card: str | None = None
+    licence: str = "not stated"
+
+
+def export(trained: TrainedModel, options: ExportOptions) -> tuple[Bundle, list[ParityReport]]:
+    """Export a trained model; a bundle is written only when every graph agrees with PyTorch.
+
+    Raises:
+        ParityError: A graph's logits are more than 1e-4 from PyTorch's.
+        InputError: The corpus has too few utterances.
+    """
+    inputs = real_inputs(trained.frontends, _choose(trained, options))
+    expected = reference(trained.model, inputs)
+    files: dict[str, bytes] = {}
+    reports = []
+    for lowering, proto in lower(trained.model).named().items():
+        graph = proto.SerializeToString()
+        with open_engine(graph, "onnxruntime") as engine:
+            report = compare(lowering, engine, inputs, expected)
+        report.check()
+        log.info("%s: logits within %.1e of PyTorch", lowering, report.max_logit_difference)
+        reports.append(report)
+        files[GRAPH_FILES[lowering]] = graph
+    first = slice(0, _GOLDEN_COUNT)
+    golden = GoldenVectors({name: value[first] for name, value in inputs.items()}, expected["logits"][first])
+    files[GOLDEN] = golden.to_bytes()
+    for name, frontend in trained.frontends.items():
+        files.update(frontend_files(name, frontend))
+    manifest = _manifest(trained, options, reports)
+    files[CARD] = (options.card or model_card(manifest, trained.model.parameter_count())).encode()
+    return write_bundle(options.out, manifest, files), reports
+
+
+def real_inputs(frontends: Mapping[str, Frontend], utterances: Sequence[Utterance]) -> dict[str, NDArray[Any]]:
+    """Run utterances through the device's own frontends and stack them into the graph's inputs."""
+    inputs: dict[str, NDArray[Any]] = {}
+    for name, frontend in frontends.items():
+        features = [_features(frontend, utterance) for utterance in utterances]
+        inputs[name] = np.stack([f.values for f in features])
+        inputs[f"{name}_length"] = np.array([f.valid for f in features], dtype=np.int32)
+    return inputs
+
+
+def _features(frontend: Frontend, utterance: Utterance) -> Features:
+    if isinstance(frontend, AudioFrontend):
+        return frontend(load_utterance(utterance))
+    assert isinstance(frontend, TextFrontend)
+    return frontend(utterance.transcript or "")
+
+
+def _choose(trained: TrainedModel, options: ExportOptions) -> list[Utterance]:
+    """Take utterances from all over the corpus: the held-out session where there is one; the last without words."""
+    everything = read_corpus(options.corpus or str(trained.training["corpus"]))
+    held_out = [u for u in everything if u.session == trained.training.get("held_out")]
+    pool = held_out or everything
+    if len(pool) < MINIMUM:
+        raise InputError(f"parity: the corpus gives {len(pool)} utterances, expected at least {MINIMUM}")
+    places = np.linspace(0, len(pool) - 1, min(options.utterances, len(pool))).astype(int)
+    chosen = [pool[i] for i in places]
+    chosen[_GOLDEN_COUNT - 1] = dataclasses.replace(chosen[_GOLDEN_COUNT - 1], transcript="")
+    return chosen
+
+
+def _manifest(trained: TrainedModel, options: ExportOptions, reports: Sequence[ParityReport]) -> Manifest:
+    training = dict(trained.training)
+    corpus = str(training.pop("corpus"))
+    vectors = training.pop("word_vectors", None)
+    training["excluded"] = len(training.pop("exclude", ()))
+    for name in ("family", "preset", "labels"):
+        training.pop(name, None)
+    provenance = {
+        "corpus": _corpus_identity(corpus),
+        "word_vectors": "GloVe 6B 50d" if vectors is None else Path(vectors).name,
+        "licence": options.licence,
+        "training": training,
+        "parity": [dataclasses.asdict(report) for report in reports],
+        "tools": {tool: metadata.version(tool) for tool in _TOOLS},
+    }
+    return Manifest(
+        name=options.name,
+        version=options.version,
+        model=ModelEntry(trained.model.family, trained.preset, _plain(trained.model.configuration())),
+        labels=trained.labels,
+        inputs={n: InputEntry(f.length, f.dim, {"kind": f.kind, **f.options()}) for n, f in trained.frontends.items()},
+        graphs={report.graph: GRAPH_FILES[report.graph] for report in reports},
+        metrics=_plain(options.metrics),
+        provenance=_plain(provenance),
+    )
+
+
+def _corpus_identity(spec: str) -> dict[str, str]:
+    """Name a corpus by reader, file name and content, not by where it lies on this machine."""
+    reader, _, path = spec.partition(":")
+    identity = {"reader": reader, "name": Path(path).name}
+    if Path(path).is_file():
+        identity["sha256"] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return identity
+
+
+def _plain(value: Any) -> Any:
+    """Bring tuples and their like to what JSON gives back, so that a manifest reads as it was written."""
+    return json.loads(json.dumps(value))

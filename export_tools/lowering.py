@@ -1,0 +1,154 @@
+"""PyTorch to ONNX, in two lowerings of one graph: standard operators only, and plugins left opaque."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+import onnx.inliner
+import onnxsim
+import torch
+from torch import Tensor, nn
+
+from edgeser.export_tools.key_sparse import DOMAIN, NAME, VERSION, key_sparse_function
+from edgeser.models import EmotionModel
+
+OPSET = 18  # JetPack 6's TensorRT 10.3 and the last ONNX Runtime for Python 3.10 read it
+IR_VERSION = 10
+
+
+@dataclass(frozen=True)
+class Lowerings:
+    """One model as two graphs.
+
+    Attributes:
+        portable: Standard operators only.
+        plugin: `edgeser` operators left as single nodes, with their function bodies, so that it still is a
+            complete ONNX model; a builder that maps the nodes to plugins drops the bodies.
+            `None` for a model without such operators.
+    """
+
+    portable: onnx.ModelProto
+    plugin: onnx.ModelProto | None
+
+    def named(self) -> dict[str, onnx.ModelProto]:
+        """Return the graphs there are, by name."""
+        graphs = {"portable": self.portable}
+        return graphs if self.plugin is None else {**graphs, "plugin": self.plugin}
+
+
+def lower(model: EmotionModel) -> Lowerings:
+    """Export a model with fixed lengths and a symbolic batch, in both lowerings."""
+    plugin = _export(model)
+    if not any(node.domain == DOMAIN for node in plugin.graph.node):
+        return Lowerings(_simplify(plugin), None)
+    plugin.functions.append(key_sparse_function())
+    portable = onnx.inliner.inline_local_functions(plugin)
+    for i, opset in reversed(list(enumerate(portable.opset_import))):
+        if opset.domain == DOMAIN:
+            del portable.opset_import[i]
+    onnx.checker.check_model(plugin, full_check=True)
+    return Lowerings(_simplify(portable), plugin)
+
+
+class _GraphContract(nn.Module):
+    """A model with the graph's flat inputs and outputs instead of dictionaries."""
+
+    def __init__(self, model: EmotionModel) -> None:
+        super().__init__()
+        self.model = model
+        self.names = input_names(model)
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        output = self.model(dict(zip(self.names, tensors, strict=True)))
+        return (output.logits, *(output.importance[name] for name in self.model.importances))
+
+
+def input_names(model: EmotionModel) -> list[str]:
+    """Return the graph's inputs in order: `<name>`, `<name>_length` for each modality."""
+    return [graph_input for name in model.inputs for graph_input in (name, f"{name}_length")]
+
+
+def output_names(model: EmotionModel) -> list[str]:
+    """Return the graph's outputs in order: `logits`, then the importances."""
+    return ["logits", *(f"{name}_importance" for name in model.importances)]
+
+
+def example_inputs(model: EmotionModel, batch: int = 2) -> dict[str, Tensor]:
+    """Return inputs of the right shapes, for tracing."""
+    inputs: dict[str, Tensor] = {}
+    for name, spec in model.inputs.items():
+        inputs[name] = torch.zeros(batch, spec.length, spec.dim)
+        inputs[f"{name}_length"] = torch.full((batch,), spec.length, dtype=torch.int32)
+    return inputs
+
+
+def _export(model: EmotionModel) -> onnx.ModelProto:
+    example = example_inputs(model)
+    batch = torch.export.Dim("N", min=1)
+    with _quiet():
+        program = torch.onnx.export(
+            _GraphContract(model).eval(),
+            tuple(example.values()),
+            input_names=list(example),
+            output_names=output_names(model),
+            dynamic_shapes=(tuple({0: batch} for _ in example),),
+            opset_version=OPSET,
+            dynamo=True,
+            optimize=True,
+            verbose=False,
+        )
+    assert program is not None  # `f` is not given, so the exporter returns the program
+    proto = program.model_proto
+    proto.ir_version = IR_VERSION
+    _tidy(proto, example)
+    return proto
+
+
+def _tidy(proto: onnx.ModelProto, names: Mapping[str, Tensor] | Sequence[str]) -> None:
+    """Drop traces of the exporter (paths of source files among them) and stale opsets."""
+    assert [value.name for value in proto.graph.input] == list(names)
+    for node in proto.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output, *proto.graph.initializer):
+        del value.metadata_props[:]
+    del proto.graph.metadata_props[:]
+    del proto.metadata_props[:]
+    del proto.functions[:]
+    used = {node.domain for node in proto.graph.node}
+    for i, opset in reversed(list(enumerate(proto.opset_import))):
+        if opset.domain and opset.domain not in used:
+            del proto.opset_import[i]
+    if DOMAIN in used and DOMAIN not in {opset.domain for opset in proto.opset_import}:
+        proto.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
+    unknown = {node.op_type for node in proto.graph.node if node.domain == DOMAIN} - {NAME}
+    assert not unknown, f"no function body for {unknown}"
+
+
+def _simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
+    simplified, verified = onnxsim.simplify(proto, check_n=0)
+    assert verified
+    simplified.ir_version = IR_VERSION
+    onnx.checker.check_model(simplified, full_check=True)
+    return simplified
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's chatter (deprecations inside torch, per-pass logs) off the user's screen."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

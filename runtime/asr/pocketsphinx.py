@@ -1,0 +1,54 @@
+"""PocketSphinx: small, offline, with its English model in its wheel."""
+
+from __future__ import annotations
+
+
+import numpy as np
+
+from edgeser.runtime.asr.base import Asr, RecognizedWord
+from edgeser.runtime.audio import SAMPLE_RATE, Samples
+from edgeser.runtime.errors import AsrError, MissingDependencyError
+
+_FRAMES_PER_SECOND = 100
+
+
+class PocketSphinxAsr(Asr):
+    """US English, continuous speech, the model that ships with the package.
+
+    Raises:
+        MissingDependencyError: pocketsphinx is not installed.
+    """
+
+    name = "pocketsphinx"
+
+    def __init__(self) -> None:
+        try:
+            import pocketsphinx
+        except ImportError as error:
+            raise MissingDependencyError("pocketsphinx", "asr", "recognising English words") from error
+        self._decoder = pocketsphinx.Decoder(samprate=SAMPLE_RATE, loglevel="FATAL")
+
+    def transcribe(self, samples: Samples) -> tuple[RecognizedWord, ...]:
+        pcm = (np.clip(samples, -1.0, 1.0) * 32767.0).astype(np.int16)
+        try:
+            self._decoder.start_utt()
+            self._decoder.process_raw(pcm.tobytes(), full_utt=True)
+            self._decoder.end_utt()
+            segments = list(self._decoder.seg() or ())
+        except RuntimeError as error:
+            raise AsrError(f"pocketsphinx: failed on {samples.shape[0] / SAMPLE_RATE:.1f} s of audio: {error}") from error
+        return tuple(
+            RecognizedWord(
+                _spelling(segment.word),
+                segment.start_frame / _FRAMES_PER_SECOND,
+                (segment.end_frame + 1) / _FRAMES_PER_SECOND,
+                min(1.0, segment.prob),
+            )
+            for segment in segments
+            if not segment.word.startswith(("<", "["))
+        )
+
+
+def _spelling(word: str) -> str:
+    """Cut the mark of a second pronunciation: `the(2)` -> `the`."""
+    return word.partition("(")[0]

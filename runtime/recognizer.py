@@ -1,0 +1,254 @@
+"""`Runtime`: a bundle, opened and ready to answer."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeser.runtime.asr import Asr, RecognizedWord, open_asr
+from edgeser.runtime.audio import SAMPLE_RATE, Samples, load_audio, prepare
+from edgeser.runtime.bundle import Bundle
+from edgeser.runtime.engines import Engine, open_engine
+from edgeser.runtime.errors import BundleError, InputError
+from edgeser.runtime.frontends import AudioFrontend, Features, Frontend, TextFrontend, Token
+from edgeser.runtime.golden import verify_engine
+from edgeser.runtime.results import Result, Timings, explain_audio, explain_words
+
+log = logging.getLogger(__name__)
+
+DEFAULT_BUNDLE = "default.edgeser"
+_SELF_TEST_VECTORS = 2  # a few milliseconds; `edgeser doctor` runs them all
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One utterance on its way to the engine: features, words, and the time they took."""
+
+    features: Mapping[str, Features]
+    transcript: str
+    tokens: Sequence[Token]
+    recognized: Sequence[RecognizedWord]
+    duration_s: float
+    asr_ms: float
+    frontend_ms: float
+
+
+class Runtime:
+    """Recognises emotion in speech with one bundle.
+
+    Safe to call from one thread at a time; use `load`.
+
+    Attributes:
+        bundle: The opened bundle.
+        engine: What runs its graph.
+        asr: What hears the words.
+        labels: Emotions, in the order of the model's classes.
+    """
+
+    def __init__(self, bundle: Bundle, engine: Engine, asr: Asr) -> None:
+        self.bundle = bundle
+        self.engine = engine
+        self.asr = asr
+        self.labels = bundle.manifest.labels
+        self._frontends: dict[str, Frontend] = {name: bundle.frontend(name) for name in bundle.manifest.inputs}
+        _check_contract(bundle, engine)
+
+    @classmethod
+    def load(
+        cls,
+        bundle: str | os.PathLike[str] | None = None,
+        *,
+        engine: str = "auto",
+        asr: str = "auto",
+        threads: int = 1,
+        self_test: bool = True,
+    ) -> Runtime:
+        """Open a bundle and make it ready.
+
+        Args:
+            bundle: A `.edgeser` file or folder; `None` for the one that ships with the package.
+            engine: `auto` or an engine's name.
+            asr: `auto`, `pocketsphinx` or `none`.
+            threads: Threads of the engine.
+            self_test: Check the engine against some of the bundle's golden vectors (a few milliseconds).
+
+        Raises:
+            BundleError: The bundle is missing or damaged.
+            EngineError: The engine refuses the graph.
+            ParityError: The engine does not compute what the bundle says.
+            MissingDependencyError: The named recogniser is not installed.
+        """
+        opened = Bundle.open(default_bundle() if bundle is None else bundle)
+        runner = open_engine(opened.graph(), engine, threads)
+        if self_test:
+            difference = verify_engine(runner, opened, _SELF_TEST_VECTORS)
+            log.debug("%s: golden vectors within %.1e", runner.name, difference)
+        return cls(opened, runner, open_asr(asr))
+
+    def recognize(
+        self, audio: NDArray[np.generic] | str | os.PathLike[str], rate: int | None = None, *, transcript: str | None = None
+    ) -> Result:
+        """Recognise the emotion of one utterance.
+
+        Args:
+            audio: Samples, `(samples,)` or `(samples, channels)`, PCM or floats at full scale 1.0; or a file.
+            rate: Sample rate in Hz; needed with samples, not with a file.
+            transcript: What was said, where it is known; the ASR is then not asked.
+
+        Raises:
+            InputError: The audio is not usable.
+            AsrError: The recogniser failed.
+        """
+        samples = self._samples(audio, rate)
+        return self._answer([self._listen(samples, transcript)])[0]
+
+    def recognize_batch(self, audio: Sequence[Samples], transcripts: Sequence[str | None]) -> list[Result]:
+        """Recognise several utterances in one run of the engine.
+
+        Args:
+            audio: `(samples,)` float32 each, mono at 16 kHz, as `edgeser.runtime.audio.prepare` gives them.
+            transcripts: What was said in each, or `None`.
+        """
+        return self._answer([self._listen(s, t) for s, t in zip(audio, transcripts, strict=True)])
+
+    def check(self, samples: Samples) -> None:
+        """Raise `InputError` when samples are too short for the frontend."""
+        for frontend in self._frontends.values():
+            if isinstance(frontend, AudioFrontend):
+                frontend.check(samples)
+
+    def score(self, paths: Iterable[str | os.PathLike[str]], *, batch_size: int = 8) -> Iterator[Result]:
+        """Recognise audio files in batches, in their order."""
+        files = iter(paths)
+        while batch := list(itertools.islice(files, batch_size)):
+            yield from self.recognize_batch([load_audio(path) for path in batch], [None] * len(batch))
+
+    def close(self) -> None:
+        """Free the engine."""
+        self.engine.close()
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _samples(self, audio: Any, rate: int | None) -> Samples:
+        if isinstance(audio, (str, os.PathLike)):
+            if rate is not None:
+                raise InputError(f"rate: got {rate} with a file, expected none: a file knows its rate")
+            return load_audio(audio)
+        if rate is None:
+            raise InputError("rate: got none with samples, expected their sample rate in Hz")
+        return prepare(audio, rate)
+
+    def _listen(self, samples: Samples, transcript: str | None) -> Heard:
+        """Run the ASR where it is needed, and the frontends."""
+        started = time.perf_counter()
+        recognized: tuple[RecognizedWord, ...] = ()
+        if transcript is None and "text" in self._frontends:
+            recognized = self.asr.transcribe(samples)
+        words = transcript if transcript is not None else " ".join(word.text for word in recognized)
+        after_asr = time.perf_counter()
+        features: dict[str, Features] = {}
+        tokens: list[Token] = []
+        for name, frontend in self._frontends.items():
+            if isinstance(frontend, AudioFrontend):
+                features[name] = frontend(samples)
+            elif isinstance(frontend, TextFrontend):
+                features[name] = frontend(words)
+                tokens = frontend.tokens(words)[: frontend.length]
+        done = time.perf_counter()
+        return Heard(
+            features,
+            words,
+            tokens,
+            recognized,
+            samples.shape[0] / SAMPLE_RATE,
+            (after_asr - started) * 1e3,
+            (done - after_asr) * 1e3,
+        )
+
+    def _answer(self, batch: Sequence[Heard]) -> list[Result]:
+        started = time.perf_counter()
+        outputs = self.engine.run(stack(batch, tuple(self._frontends)))
+        engine_ms = (time.perf_counter() - started) * 1e3 / len(batch)
+        probabilities = softmax(outputs["logits"])
+        return [
+            self._result(heard, probabilities[i], {n: v[i] for n, v in outputs.items()}, engine_ms)
+            for i, heard in enumerate(batch)
+        ]
+
+    def _result(
+        self, heard: Heard, probabilities: NDArray[np.float64], outputs: Mapping[str, NDArray[Any]], engine_ms: float
+    ) -> Result:
+        spans, heard_s = (), heard.duration_s
+        frontend = self._frontends.get("audio")
+        if isinstance(frontend, AudioFrontend):
+            audio = heard.features["audio"]
+            if audio.total > audio.valid:
+                heard_s = (audio.valid - 1) * frontend.hop_s + frontend.window_s
+            if "audio_importance" in outputs:
+                spans = explain_audio(outputs["audio_importance"], audio.valid, frontend)
+        words = explain_words(heard.transcript, heard.tokens, outputs.get("text_importance"), heard.recognized)
+        return Result(
+            label=self.labels[int(probabilities.argmax())],
+            probabilities={label: float(p) for label, p in zip(self.labels, probabilities, strict=True)},
+            transcript=heard.transcript,
+            words=words,
+            spans=spans,
+            duration_s=heard.duration_s,
+            heard_s=heard_s,
+            engine=self.engine.name,
+            timings=Timings(heard.asr_ms, heard.frontend_ms, engine_ms),
+        )
+
+
+def default_bundle() -> Path:
+    """Return the bundle that ships with the package."""
+    import edgeser
+
+    return Path(edgeser.__file__).parent / "pretrained" / DEFAULT_BUNDLE
+
+
+def stack(batch: Sequence[Heard], modalities: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Stack features into the graph's inputs: `<name>` and `<name>_length` for each modality."""
+    feeds: dict[str, NDArray[Any]] = {}
+    for name in modalities:
+        feeds[name] = np.stack([heard.features[name].values for heard in batch])
+        feeds[f"{name}_length"] = np.array([heard.features[name].valid for heard in batch], dtype=np.int32)
+    return feeds
+
+
+def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the probabilities of `(N, classes)` logits, in float64."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    probabilities: NDArray[np.float64] = shifted / shifted.sum(axis=-1, keepdims=True)
+    return probabilities
+
+
+def _check_contract(bundle: Bundle, engine: Engine) -> None:
+    """The graph must take what the manifest says and give one logit per label."""
+    takes = {spec.name: spec.shape for spec in engine.inputs}
+    expected: dict[str, tuple[int | None, ...]] = {}
+    for name, entry in bundle.manifest.inputs.items():
+        expected[name] = (None, entry.length, entry.dim)
+        expected[f"{name}_length"] = (None,)
+    gives = {spec.name: spec.shape for spec in engine.outputs}
+    if takes != expected or gives.get("logits") != (None, len(bundle.manifest.labels)):
+        raise BundleError(
+            f"{bundle.path}: the graph takes {takes} and gives {gives}, the manifest says {expected} "
+            f"and {len(bundle.manifest.labels)} labels: export the bundle again"
+        )
