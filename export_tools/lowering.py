@@ -103,7 +103,7 @@ def _export(model: EmotionModel) -> onnx.ModelProto:
             verbose=False,
         )
     assert program is not None  # `f` is not given, so the exporter returns the program
-    proto = program.model_proto
+    proto: onnx.ModelProto = program.model_proto
     proto.ir_version = IR_VERSION
     _tidy(proto, example)
     return proto
@@ -131,8 +131,7 @@ def _tidy(proto: onnx.ModelProto, names: Mapping[str, Tensor] | Sequence[str]) -
 
 
 def _simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
-    simplified, verified = onnxsim.simplify(proto, check_n=0)
-    assert verified
+    simplified: onnx.ModelProto = onnxsim.simplify(proto, check_n=0)[0]
     simplified.ir_version = IR_VERSION
     onnx.checker.check_model(simplified, full_check=True)
     return simplified

@@ -73,8 +73,8 @@ def to_float(samples: NDArray[np.generic]) -> Samples:
     if samples.dtype == np.uint8:
         return ((samples.astype(np.float32) - 128.0) / 128.0).astype(np.float32)
     if samples.dtype in (np.int16, np.int32):
-        full_scale = float(-np.iinfo(samples.dtype).min)
-        return (samples / full_scale).astype(np.float32)
+        full_scale = 2.0 ** (8 * samples.dtype.itemsize - 1)
+        return (samples.astype(np.float64) / full_scale).astype(np.float32)
     if samples.dtype.kind != "f":
         raise InputError(f"audio: got {samples.dtype}, expected uint8, int16, int32 or floats: convert first")
     floats = samples.astype(np.float32)
@@ -82,9 +82,7 @@ def to_float(samples: NDArray[np.generic]) -> Samples:
         raise InputError("audio: got NaN or infinity among the samples: repair the recording first")
     peak = float(np.abs(floats).max())
     if peak > _FLOAT_LIMIT:
-        raise InputError(
-            f"audio: got floats up to {peak:.0f}, expected full scale 1.0: divide 16-bit values by 32768"
-        )
+        raise InputError(f"audio: got floats up to {peak:.0f}, expected full scale 1.0: divide 16-bit values by 32768")
     return floats
 
 
@@ -97,7 +95,8 @@ def to_mono(samples: Samples) -> Samples:
             f"audio: got shape {samples.shape}, expected (samples,) or (samples, channels): "
             "mix to mono or transpose first"
         )
-    return samples.mean(axis=1, dtype=np.float32)
+    mono: Samples = samples.mean(axis=1, dtype=np.float32)
+    return mono
 
 
 def resample(samples: Samples, rate: float, target: int) -> Samples:

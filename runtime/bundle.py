@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from edgeser.runtime.errors import BundleError
@@ -44,17 +44,21 @@ class Bundle:
             BundleError: Missing, damaged, incomplete, or of another schema.
         """
         place = Path(path)
+        entries: Mapping[str, Entry] = {}
         if place.is_dir():
-            read, undeclared = _folder_reader(place), _nothing_undeclared
+            read = _folder_reader(place)
         elif place.is_file():
             entries = open_zip(place)
-            read, undeclared = _zip_reader(place, entries), _undeclared_in(entries)
+            read = _zip_reader(place, entries)
         else:
             raise BundleError(f"{place}: no such bundle: expected a {SUFFIX} file or folder")
         try:
             raw = read(MANIFEST)
             bundle = cls(place, Manifest.from_json(raw), hashlib.sha256(raw).hexdigest(), read)
-            undeclared(bundle.manifest)
+            # A folder may hold other files (an editor's, a file manager's); they are never read.
+            undeclared = sorted(set(entries) - {MANIFEST, *bundle.manifest.files})
+            if undeclared:
+                raise BundleError(f"{', '.join(undeclared)}: in the bundle, but not in its manifest")
             for name in bundle.manifest.files:
                 bundle.read(name)
         except BundleError as error:
@@ -154,16 +158,3 @@ def _zip_reader(path: Path, entries: Mapping[str, Entry]) -> ReadFile:
             return read_entry(file, entries[name])
 
     return read
-
-
-def _nothing_undeclared(manifest: Manifest) -> None:
-    """A folder may hold other files (a file manager's, an editor's); they are never read."""
-
-
-def _undeclared_in(entries: Mapping[str, Entry]) -> Callable[[Manifest], None]:
-    def check(manifest: Manifest) -> None:
-        extra = sorted(set(entries) - {MANIFEST, *manifest.files})
-        if extra:
-            raise BundleError(f"{', '.join(extra)}: in the bundle, but not in its manifest")
-
-    return check

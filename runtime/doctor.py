@@ -16,7 +16,11 @@ from edgeser.runtime.golden import verify_engine
 from edgeser.runtime.recognizer import default_bundle
 
 _REQUIRED = ("numpy", "onnxruntime", "kaldi-native-fbank", "safetensors", "soundfile", "soxr")
-_OPTIONAL = {"pocketsphinx": "words: edgeser[asr]", "torch": "training: edgeser[train]", "onnx": "export: edgeser[export]"}
+_OPTIONAL = {
+    "pocketsphinx": "words: edgeser[asr]",
+    "torch": "training: edgeser[train]",
+    "onnx": "export: edgeser[export]",
+}
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,7 @@ def _bundle(path: Path) -> Iterator[Check]:
 def _tensorrt() -> Check:
     version = _version("tensorrt")
     found = version or ("present" if importlib.util.find_spec("tensorrt") else None)
-    if found is None:
-        return Check("tensorrt", None, "not installed (comes with JetPack); this version of EdgeSER does not use it yet")
-    return Check("tensorrt", None, f"{found}; this version of EdgeSER does not use it yet")
+    return Check("tensorrt", None, f"{found or 'not installed'}; this version of EdgeSER does not use it yet")
 
 
 def _version(name: str) -> str | None:

@@ -26,9 +26,7 @@ _SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "surprise": ("sur", "surprised"),
 }
 
-_EMOTION_OF = {
-    spelling: emotion for emotion, others in _SPELLINGS.items() for spelling in (emotion, *others)
-}
+_EMOTION_OF = {spelling: emotion for emotion, others in _SPELLINGS.items() for spelling in (emotion, *others)}
 
 RAVDESS_CODES: Mapping[str, str] = MappingProxyType(
     {

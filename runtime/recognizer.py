@@ -22,7 +22,7 @@ from edgeser.runtime.engines import Engine, open_engine
 from edgeser.runtime.errors import BundleError, InputError
 from edgeser.runtime.frontends import AudioFrontend, Features, Frontend, TextFrontend, Token
 from edgeser.runtime.golden import verify_engine
-from edgeser.runtime.results import Result, Timings, explain_audio, explain_words
+from edgeser.runtime.results import Result, Span, Timings, explain_audio, explain_words
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,11 @@ class Runtime:
         return cls(opened, runner, open_asr(asr))
 
     def recognize(
-        self, audio: NDArray[np.generic] | str | os.PathLike[str], rate: int | None = None, *, transcript: str | None = None
+        self,
+        audio: NDArray[np.generic] | str | os.PathLike[str],
+        rate: int | None = None,
+        *,
+        transcript: str | None = None,
     ) -> Result:
         """Recognise the emotion of one utterance.
 
@@ -194,7 +198,8 @@ class Runtime:
     def _result(
         self, heard: Heard, probabilities: NDArray[np.float64], outputs: Mapping[str, NDArray[Any]], engine_ms: float
     ) -> Result:
-        spans, heard_s = (), heard.duration_s
+        spans: tuple[Span, ...] = ()
+        heard_s = heard.duration_s
         frontend = self._frontends.get("audio")
         if isinstance(frontend, AudioFrontend):
             audio = heard.features["audio"]

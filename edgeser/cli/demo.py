@@ -40,7 +40,9 @@ def run(args: argparse.Namespace) -> int:
 def describe(result: Result) -> str:
     """Return a result as a few lines of text."""
     words = " ".join(f"*{word.text}*" if word.mattered else word.text for word in result.words)
-    lines = [f"  {result.duration_s:.1f} s   \u201c{words}\u201d" if words else f"  {result.duration_s:.1f} s   (no words)"]
+    lines = [
+        f"  {result.duration_s:.1f} s   \u201c{words}\u201d" if words else f"  {result.duration_s:.1f} s   (no words)"
+    ]
     for label, probability in result.probabilities.items():
         bar = "\u2588" * round(probability * _BAR)
         mark = "\u2190" if label == result.label else ""

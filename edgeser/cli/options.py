@@ -58,7 +58,7 @@ def comma_separated(text: str) -> tuple[str, ...]:
 
 
 def assignments(pairs: list[str]) -> dict[str, Any]:
-    """Parse `name=value` pairs; values are JSON, or plain text where they are not (`layers=[2,3,1]`, `sparse=false`)."""
+    """Parse `name=value` pairs (`layers=[2,3,1]`, `sparse=false`); a value is JSON, or plain text where it is not."""
     values: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from edgeser.models.base import EmotionModel, InputSpec, ModelOutput
 from edgeser.nn.positions import masked_mean, sinusoids, valid_rows
-from edgeser.nn.stems import ConvStem, LinearStem
+from edgeser.nn.stems import ConvStem, LinearStem, Stem
 from edgeser.nn.transformer import CrossAttentionBlock, LayerSizes, Stream, TransformerLayer, unmasked
 from edgeser.runtime.errors import InputError
 
@@ -104,7 +104,7 @@ class KSTransformer(EmotionModel):
         self.inputs = {n: InputSpec(b.length, b.dim, b.frontend) for n, b in config.branches.items()}
         extraction, ccabs, fusion = config.layers
         keep_rate = config.keep_rate if config.sparse else None
-        self.stems = nn.ModuleDict({n: _stem(b, config.dropout) for n, b in config.branches.items()})
+        self.stems = nn.ModuleDict({n: _build_stem(b, config.dropout) for n, b in config.branches.items()})
         self.extraction = nn.ModuleDict({n: self._layers(b, extraction, None) for n, b in config.branches.items()})
         self.interaction = nn.ModuleDict()
         if len(config.branches) == 2:
@@ -118,42 +118,45 @@ class KSTransformer(EmotionModel):
         self.importances = tuple(config.branches) if extraction + fusion else ()
         self.classifier = _classifier(sum(b.width for b in config.branches.values()), config.classes, config.dropout)
         for name, branch in config.branches.items():
-            rows = self.stems[name].rows(branch.length)
+            rows = self._stem(name).rows(branch.length)
             self.register_buffer(f"{name}_positions", sinusoids(rows, branch.width), persistent=False)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> ModelOutput:
-        importance: dict[str, Tensor] = {}
+        importance: dict[str, Tensor | None] = {}
         streams: dict[str, Stream] = {}
         for name in self.inputs:
-            rows, length = self.stems[name](inputs[name], inputs[f"{name}_length"])
+            rows, length = self._stem(name)(inputs[name], inputs[f"{name}_length"])
             stream = Stream(rows, self.get_buffer(f"{name}_positions"), length)
-            for layer in self.extraction[name]:
-                stream, importance[name] = layer(stream)
-            streams[name] = stream
+            streams[name], importance[name] = _through(self.extraction[name], stream)
         if self.interaction:
             streams = {name: self._interact(name, streams) for name in streams}
         means = []
         for name, stream in streams.items():
-            stream = stream if self.config.mask_padding else unmasked(stream)  # noqa: PLW2901
-            for layer in self.fusion[name]:
-                stream, importance[name] = layer(stream)  # noqa: PLW2901
-            means.append(masked_mean(stream.rows, stream.length))
+            fused, last = _through(self.fusion[name], stream if self.config.mask_padding else unmasked(stream))
+            importance[name] = importance[name] if last is None else last
+            means.append(masked_mean(fused.rows, fused.length))
         logits = self.classifier(torch.cat(means, dim=-1))
-        return ModelOutput(logits, {n: self._per_input_row(n, i, inputs) for n, i in importance.items()})
+        spread = {n: self._per_input_row(n, i, inputs) for n, i in importance.items() if i is not None}
+        return ModelOutput(logits, spread)
 
     def _interact(self, name: str, streams: Mapping[str, Stream]) -> Stream:
         own = streams[name]
         other = next(stream for n, stream in streams.items() if n != name)
         fused = own
-        for block in self.interaction[name]:
+        for block in self.interaction[name].children():
             fused = block(fused, other)
+        if fused is own:
+            return own
         # The stack skips from its input to its output, and the sum is added to the modality's own features.
-        return own.with_rows(own.rows + (own.rows + fused.rows)) if len(self.interaction[name]) else own
+        return own.with_rows(own.rows + (own.rows + fused.rows))
 
     def _per_input_row(self, name: str, importance: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
         """Spread `(N, H, T)` column sums over the rows that went into the stem, padding at 0."""
-        spread = self.stems[name].spread(importance.mean(dim=1), self.inputs[name].length)
+        spread = self._stem(name).spread(importance.mean(dim=1), self.inputs[name].length)
         return spread * valid_rows(inputs[f"{name}_length"], self.inputs[name].length)
+
+    def _stem(self, name: str) -> Stem:
+        return cast(Stem, self.stems[name])
 
     def _layers(self, branch: BranchConfig, count: int, keep_rate: float | None) -> nn.ModuleList:
         return nn.ModuleList(TransformerLayer(self._sizes(branch), keep_rate) for _ in range(count))
@@ -204,7 +207,15 @@ def _stem_kind(preset: str, spec: InputSpec, width: int) -> str:
     return "none" if spec.dim == width else "linear"
 
 
-def _stem(branch: BranchConfig, dropout: float) -> nn.Module:
+def _through(layers: nn.Module, stream: Stream) -> tuple[Stream, Tensor | None]:
+    """Run a stack of layers; the importance is the last one's, `None` for an empty stack."""
+    importance = None
+    for layer in layers.children():
+        stream, importance = layer(stream)
+    return stream, importance
+
+
+def _build_stem(branch: BranchConfig, dropout: float) -> Stem:
     if branch.stem == "conv":
         return ConvStem(branch.dim, branch.width, dropout)
     return LinearStem(branch.dim, branch.width) if branch.stem == "linear" else LinearStem(branch.dim, None)

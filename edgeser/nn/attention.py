@@ -132,7 +132,9 @@ class MultiHeadAttention(nn.Module):
         else:
             keep = kept_keys(k.shape[2], self.keep_rate)
             context, importance = key_sparse_attention(q, k, v, key_length, keep, self.scale, dropout)
-        return self.project_out(context.transpose(1, 2).flatten(2)), importance
+        attended: Tensor = self.project_out(context.transpose(1, 2).flatten(2))
+        return attended, importance
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (N, H, T, D)
+        heads = x.reshape(x.shape[0], x.shape[1], self.heads, -1)
+        return heads.transpose(1, 2)  # (N, H, T, D)

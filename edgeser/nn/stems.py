@@ -8,7 +8,19 @@ from torch import Tensor, nn
 from edgeser.nn.positions import valid_rows
 
 
-class LinearStem(nn.Module):
+class Stem(nn.Module):
+    """Base of all stems: `forward` takes `(N, T, dim)` and the valid rows `(N,)`, and returns the same, narrower."""
+
+    def rows(self, length: int) -> int:
+        """Return how many rows come out for `length` rows in."""
+        return length
+
+    def spread(self, importance: Tensor, length: int) -> Tensor:
+        """Bring the importance of the rows that came out, `(N, rows(length))`, back to `(N, length)`."""
+        return importance
+
+
+class LinearStem(Stem):
     """One projection, row by row; none at all where `width` is `None`."""
 
     def __init__(self, dim: int, width: int | None) -> None:
@@ -19,16 +31,8 @@ class LinearStem(nn.Module):
         """Return `(N, T, width)` and the valid rows `(N,)`."""
         return self.project(x), length
 
-    def rows(self, length: int) -> int:
-        """Return how many rows come out for `length` rows in."""
-        return length
 
-    def spread(self, importance: Tensor, length: int) -> Tensor:
-        """Bring `(N, rows(length))` back to `(N, length)`."""
-        return importance
-
-
-class ConvStem(nn.Module):
+class ConvStem(Stem):
     """Three convolutions over time and frequency, one row out for eight in, then one projection.
 
     Filter-bank rows of 10 ms are finer than emotion needs: attention over an eighth of them costs a 64th.
@@ -69,7 +73,6 @@ class ConvStem(nn.Module):
         return rows * valid_rows(length, rows.shape[1])[:, :, None], length
 
     def rows(self, length: int) -> int:
-        """Return how many rows come out for `length` rows in."""
         return (length + self.stride - 1) // self.stride
 
     def spread(self, importance: Tensor, length: int) -> Tensor:

@@ -46,7 +46,8 @@ class AudioAugmentation:
         rows = rows + np.float32(rng.uniform(-self.gain_db, self.gain_db) * _NEPER_PER_DB)
         if rng.random() < self.noise_share:
             rows = add_noise(rows, rng.uniform(*self.noise_snr_db), rng)
-        return rows.astype(np.float32)
+        moved: Rows = rows.astype(np.float32)
+        return moved
 
     def mask(self, rows: Rows, rng: np.random.Generator) -> Rows:
         """Set random spans and bands of normalised `(n, bins)` rows to their mean, 0 (SpecAugment)."""
@@ -78,10 +79,11 @@ def add_noise(rows: Rows, snr_db: float, rng: np.random.Generator) -> Rows:
     level = np.log(np.exp(rows).mean()) - snr_db * _NEPER_PER_DB
     tilt = np.linspace(-1.0, 1.0, bins) * rng.uniform(-2.0, 2.0)
     grain = rng.normal(0.0, 0.3, rows.shape)
-    return np.logaddexp(rows, level + tilt + grain).astype(np.float32)
+    noisy: Rows = np.logaddexp(rows, level + tilt + grain).astype(np.float32)
+    return noisy
 
 
 def drop_words(rows: Rows, share: float, rng: np.random.Generator) -> Rows:
     """Leave each of `(n, dim)` word rows out with a probability, but never all of them."""
-    kept = rng.random(rows.shape[0]) >= share
-    return rows[kept] if kept.any() else rows
+    kept = np.flatnonzero(rng.random(rows.shape[0]) >= share)
+    return rows[kept] if kept.size else rows

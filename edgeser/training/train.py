@@ -23,11 +23,11 @@ from edgeser.runtime.errors import InputError
 from edgeser.runtime.files import replacing, write_text
 from edgeser.runtime.frontends import LogMel, WordVectors
 from edgeser.runtime.labels import FOUR_EMOTIONS
+from edgeser.runtime.metrics import Metrics, measure
 from edgeser.training.dataset import EmotionDataset, OnePerRecording, Sample
 from edgeser.training.evaluation import read_predictions
 from edgeser.training.features import FeatureCache, audio_key, statistics
 from edgeser.training.glove import load_word_vectors
-from edgeser.runtime.metrics import Metrics, measure
 from edgeser.training.module import EmotionModule, balanced_weights
 from edgeser.training.recipe import Recipe
 from edgeser.training.trained import TrainedModel
@@ -240,6 +240,4 @@ def write_predictions(
         writer.writerow(["id", "session", "emotion", "label", *(f"p_{label}" for label in labels)])
         for utterance, row in zip(utterances, probabilities.tolist(), strict=True):
             label = labels[max(range(len(labels)), key=row.__getitem__)]
-            writer.writerow(
-                [utterance.id, utterance.session, utterance.emotion, label, *(f"{p:.6f}" for p in row)]
-            )
+            writer.writerow([utterance.id, utterance.session, utterance.emotion, label, *(f"{p:.6f}" for p in row)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 
 from edgeser.runtime.asr.base import Asr, RecognizedWord
@@ -27,16 +26,22 @@ class PocketSphinxAsr(Asr):
         except ImportError as error:
             raise MissingDependencyError("pocketsphinx", "asr", "recognising English words") from error
         self._decoder = pocketsphinx.Decoder(samprate=SAMPLE_RATE, loglevel="FATAL")
+        self._initial_cmn = self._decoder.get_cmn(False)
 
     def transcribe(self, samples: Samples) -> tuple[RecognizedWord, ...]:
         pcm = (np.clip(samples, -1.0, 1.0) * 32767.0).astype(np.int16)
         try:
+            # The decoder carries its cepstral mean from one utterance to the next; one answer per utterance is worth
+            # more than the little that adaptation wins.
+            self._decoder.set_cmn(self._initial_cmn)
             self._decoder.start_utt()
             self._decoder.process_raw(pcm.tobytes(), full_utt=True)
             self._decoder.end_utt()
             segments = list(self._decoder.seg() or ())
         except RuntimeError as error:
-            raise AsrError(f"pocketsphinx: failed on {samples.shape[0] / SAMPLE_RATE:.1f} s of audio: {error}") from error
+            raise AsrError(
+                f"pocketsphinx: failed on {samples.shape[0] / SAMPLE_RATE:.1f} s of audio: {error}"
+            ) from error
         return tuple(
             RecognizedWord(
                 _spelling(segment.word),

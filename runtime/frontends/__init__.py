@@ -26,6 +26,7 @@ __all__ = [
     "Features",
     "Frontend",
     "LogMel",
+    "ReadFile",
     "TextFrontend",
     "Token",
     "WordVectors",

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from edgeser.models import InputSpec, build_model, restore_model
+from edgeser.runtime.errors import InputError
+
+PAPER = {"audio": InputSpec(460, 512, "onnx-encoder"), "text": InputSpec(20, 1024, "onnx-encoder")}
+COMPACT = {"audio": InputSpec(460, 80, "log-mel"), "text": InputSpec(20, 50, "word-vectors")}
+
+
+def batch(model, lengths):
+    torch.manual_seed(3)
+    inputs = {}
+    for name, spec in model.inputs.items():
+        inputs[name] = torch.randn(len(lengths[name]), spec.length, spec.dim)
+        inputs[f"{name}_length"] = torch.tensor(lengths[name], dtype=torch.int32)
+    return inputs
+
+
+def test_paper_preset_has_the_published_size():
+    assert build_model("ks-transformer", "paper", PAPER, 4).parameter_count() == 85_340_036  # 85.3 M
+
+
+def test_compact_preset_is_compact():
+    assert 500_000 <= build_model("ks-transformer", "compact", COMPACT, 4).parameter_count() <= 2_000_000
+
+
+@pytest.mark.parametrize("modalities", [("audio", "text"), ("audio",), ("text",)])
+@pytest.mark.parametrize(
+    "changes", [{}, {"sparse": False}, {"layers": (1, 0, 1)}, {"layers": (2, 3, 0)}, {"keep_rate": 0.1}]
+)
+def test_every_shape_of_model_answers(modalities, changes):
+    inputs = {name: COMPACT[name] for name in modalities}
+    model = build_model("ks-transformer", "compact", inputs, 4, **changes).eval()
+    lengths = {"audio": [460, 17, 1], "text": [20, 0, 3]}
+    logits, importance = model(batch(model, lengths))
+    assert logits.shape == (3, 4)
+    assert torch.isfinite(logits).all()
+    assert set(importance) == set(modalities)
+    for name, weights in importance.items():
+        assert weights.shape == (3, inputs[name].length)
+        for row, length in zip(weights, lengths[name], strict=True):
+            assert (row[length:] == 0).all()
+            assert (row >= 0).all()
+            assert row[:length].sum() > 0 or length == 0
+
+
+def test_masked_padding_makes_the_answer_independent_of_what_lies_in_it():
+    model = build_model("ks-transformer", "compact", COMPACT, 4).eval()
+    inputs = batch(model, {"audio": [96], "text": [4]})
+    # The convolutions see a few rows past the end, which frontends leave at zero: keep those.
+    inputs["audio"][:, 96:] = 0.0
+    clean = model(inputs).logits
+    inputs["audio"][:, 160:], inputs["text"][:, 4:] = 9.0, -9.0
+    torch.testing.assert_close(model(inputs).logits, clean)
+
+
+def test_words_and_voice_both_count():
+    model = build_model("ks-transformer", "compact", COMPACT, 4).eval()
+    inputs = batch(model, {"audio": [300], "text": [8]})
+    logits = model(inputs).logits
+    for name in ("audio", "text"):
+        changed = dict(inputs)
+        changed[name] = inputs[name] + torch.randn_like(inputs[name])
+        assert (model(changed).logits - logits).abs().max() > 1e-4
+
+
+def test_interaction_needs_both_modalities_and_reads_them_before_either_is_updated():
+    model = build_model("ks-transformer", "compact", COMPACT, 4).eval()
+    assert set(model.interaction) == {"audio", "text"}
+    alone = build_model("ks-transformer", "compact", {"audio": COMPACT["audio"]}, 4)
+    assert len(alone.interaction) == 0
+
+
+def test_configuration_restores_the_same_model():
+    model = build_model("ks-transformer", "compact", COMPACT, 4, keep_rate=0.3).eval()
+    twin = restore_model("ks-transformer", model.configuration())
+    twin.load_state_dict(model.state_dict())
+    inputs = batch(model, {"audio": [300], "text": [8]})
+    assert torch.equal(twin.eval()(inputs).logits, model(inputs).logits)
+
+
+@pytest.mark.parametrize(
+    ("family", "preset", "inputs", "changes", "message"),
+    [
+        ("ks", "compact", COMPACT, {}, "family: got 'ks', expected one of ks-transformer"),
+        ("ks-transformer", "tiny", COMPACT, {}, "got preset 'tiny', expected one of paper, compact"),
+        ("ks-transformer", "compact", COMPACT, {"keep_rate": 0.0}, "got keep_rate 0.0"),
+        ("ks-transformer", "compact", COMPACT, {"layers": (1, 1)}, "expected three counts"),
+        ("ks-transformer", "compact", COMPACT, {"heads": 7}, "no multiple of 7 heads"),
+        ("ks-transformer", "compact", COMPACT, {"depth": 3}, "unknown option among"),
+        ("ks-transformer", "compact", {}, {}, "expected audio, text or both"),
+    ],
+)
+def test_bad_configurations_are_refused(family, preset, inputs, changes, message):
+    with pytest.raises(InputError, match=message):
+        build_model(family, preset, inputs, 4, **changes)

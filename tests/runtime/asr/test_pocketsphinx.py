@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeser.runtime.asr import Asr, NoAsr, PocketSphinxAsr, RecognizedWord, open_asr
+from edgeser.runtime.audio import SAMPLE_RATE, Samples, load_audio
+from edgeser.runtime.errors import InputError, MissingDependencyError
+
+SPOKEN = {"01": "kids are talking by the door", "02": "dogs are sitting by the door"}
+
+
+@pytest.fixture(scope="module")
+def asr() -> PocketSphinxAsr:
+    return PocketSphinxAsr()
+
+
+@pytest.fixture(scope="module")
+def sentences(clips: list[Path]) -> list[Samples]:
+    """Two clips, cut to the sentence: decoding takes about as long as the audio."""
+    return [load_audio(clip)[SAMPLE_RATE // 2 : 3 * SAMPLE_RATE] for clip in clips[:2]]
+
+
+@pytest.fixture(scope="module")
+def answers(asr: PocketSphinxAsr, sentences: list[Samples]) -> list[tuple[RecognizedWord, ...]]:
+    """A recogniser's first answer, the same again, another utterance, loud noise, and the first once more."""
+    noise = np.random.default_rng(0).normal(0, 0.3, SAMPLE_RATE // 2).astype(np.float32)
+    first, other = sentences
+    return [asr.transcribe(samples) for samples in (first, first, other, noise, first)]
+
+
+def test_hears_the_words(clips: list[Path], answers: list[tuple[RecognizedWord, ...]]) -> None:
+    for clip, words in zip(clips, (answers[0], answers[2]), strict=False):
+        said = SPOKEN[clip.stem.split("-")[4]].split()
+        heard = [word.text for word in words]
+        assert len(set(said) & set(heard)) >= 5, heard
+        assert len(heard) <= 8, heard
+
+
+def test_words_are_plain_and_stand_in_the_order_of_time(
+    sentences: list[Samples], answers: list[tuple[RecognizedWord, ...]]
+) -> None:
+    words = answers[0]
+    assert all(word.text.isalpha() and word.text.islower() for word in words)
+    assert all(0 <= word.confidence <= 1 for word in words)
+    assert all(0 <= word.start_s < word.end_s <= sentences[0].shape[0] / SAMPLE_RATE for word in words)
+    assert all(a.end_s <= b.start_s + 1e-9 for a, b in zip(words, words[1:], strict=False))
+    assert 0.7 < words[-1].end_s - words[0].start_s < 2.3  # one short sentence
+
+
+def test_the_same_samples_give_the_same_words(answers: list[tuple[RecognizedWord, ...]]) -> None:
+    """To the last bit of times and confidences: an answer must not depend on what came before."""
+    first, again, _, _, after_others = answers
+    assert again == first
+    assert after_others == first
+
+
+@pytest.mark.parametrize("samples", [0, 1, 100, 400, 1600])
+def test_too_short_for_words_is_heard_as_none(asr: PocketSphinxAsr, samples: int) -> None:
+    assert asr.transcribe(np.zeros(samples, np.float32)) == ()
+    assert isinstance(asr.transcribe(np.zeros(1600, np.float32)), tuple)  # and the recogniser still works
+
+
+@pytest.mark.parametrize("name", ["auto", "pocketsphinx"])
+def test_opened_by_name(name: str) -> None:
+    assert isinstance(open_asr(name), PocketSphinxAsr)
+
+
+def test_none_hears_nothing(speech: Samples) -> None:
+    assert isinstance(open_asr("none"), NoAsr)
+    assert isinstance(NoAsr(), Asr)
+    assert NoAsr().transcribe(speech) == ()
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(InputError, match="asr: got 'whisper', expected auto, pocketsphinx, none"):
+        open_asr("whisper")
+
+
+def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pocketsphinx", None)
+    with pytest.raises(
+        MissingDependencyError, match=r"pocketsphinx is not installed, .*: pip install 'edgeser\[asr\]'"
+    ) as caught:
+        open_asr("pocketsphinx")
+    assert isinstance(caught.value.__cause__, ImportError)
+    assert isinstance(open_asr("auto"), NoAsr)

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from edgeser.runtime.audio import SAMPLE_RATE, Samples
+from edgeser.runtime.errors import BundleError, InputError
+from edgeser.runtime.frontends import LogMel, restore_frontend
+from edgeser.runtime.frontends.log_mel import BINS
+
+WINDOW, HOP, FFT = 400, 160, 512
+
+
+def kaldi_filter_bank(samples: Samples, bins: int) -> NDArray[np.float64]:
+    """Compute Kaldi's log mel energies straight from their definition, slowly, in float64.
+
+    Of each whole window: subtract its mean; pre-emphasise with 0.97, the first sample by itself; Povey window
+    (a Hann window to the power 0.85); power spectrum of 512 points without the Nyquist bin; triangles, linear in
+    mel (1127 ln(1 + f / 700)), evenly spaced over 20 to 8000 Hz; logarithm, not below float32's epsilon.
+    """
+    window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / (WINDOW - 1))) ** 0.85
+    mel = 1127 * np.log1p(np.arange(FFT // 2) * SAMPLE_RATE / FFT / 700)
+    low, high = 1127 * np.log1p(np.array([20.0, 8000.0]) / 700)
+    edges = np.linspace(low, high, bins + 2)
+    triangles = np.zeros((bins, FFT // 2))
+    for b, (left, centre, right) in enumerate(zip(edges, edges[1:], edges[2:], strict=False)):
+        for i, m in enumerate(mel):
+            if left < m < right:
+                triangles[b, i] = (m - left) / (centre - left) if m <= centre else (right - m) / (right - centre)
+    rows = []
+    for start in range(0, samples.shape[0] - WINDOW + 1, HOP):
+        frame = samples[start : start + WINDOW].astype(np.float64)
+        frame = frame - frame.mean()
+        frame = np.append(frame[0] - 0.97 * frame[0], frame[1:] - 0.97 * frame[:-1])
+        power = np.abs(np.fft.rfft(frame * window, FFT)[:-1]) ** 2
+        rows.append(np.log(np.maximum(triangles @ power, np.finfo(np.float32).eps)))
+    return np.array(rows)
+
+
+@pytest.fixture(scope="module")
+def plain() -> LogMel:
+    return LogMel(80)
+
+
+@pytest.mark.parametrize("bins", BINS)
+def test_energies_are_kaldis(speech: Samples, bins: int) -> None:
+    got, want = LogMel(bins).energies(speech), kaldi_filter_bank(speech, bins)
+    assert got.shape == want.shape == (1 + (speech.shape[0] - WINDOW) // HOP, bins)
+    # A float32 FFT rounds at 1e-7 of the frame's strongest bin: below that the logarithm may move, above it may not.
+    quiet = want < want.max(axis=1, keepdims=True) - 10
+    assert quiet.mean() < 0.2
+    assert np.abs(got - want)[~quiet].max() < 1e-3
+    assert np.abs(got - want).mean() < 1e-4
+
+
+def test_silence_lies_on_the_floor(plain: LogMel) -> None:
+    energies = plain.energies(np.zeros(WINDOW, np.float32))
+    np.testing.assert_allclose(energies, np.log(np.finfo(np.float32).eps), rtol=1e-6)
+
+
+@pytest.mark.parametrize("hz", [200, 1000, 4000])
+def test_a_tone_peaks_in_its_bin(plain: LogMel, hz: int) -> None:
+    tone = (0.5 * np.sin(2 * np.pi * hz * np.arange(1600) / SAMPLE_RATE)).astype(np.float32)
+    centres = np.linspace(*(1127 * np.log1p(np.array([20.0, 8000.0]) / 700)), 82)[1:-1]
+    peak = plain.energies(tone).mean(axis=0).argmax()
+    assert abs(peak - np.abs(centres - 1127 * np.log1p(hz / 700)).argmin()) <= 1
+
+
+@pytest.mark.parametrize(
+    ("samples", "rows"),
+    [(400, 1), (401, 1), (559, 1), (560, 2), (720, 3), (400 + 459 * 160, 460), (400 + 460 * 160, 461)],
+)
+def test_rows_of_exact_multiples_and_their_neighbours(plain: LogMel, speech: Samples, samples: int, rows: int) -> None:
+    whole = np.resize(speech, samples)
+    assert plain.rows(whole).shape == (rows, 80)
+    features = plain(whole)
+    assert features.values.shape == (460, 80)
+    assert features.values.dtype == np.float32
+    assert features.valid == min(rows, 460)
+    np.testing.assert_array_equal(features.values[: features.valid], plain.rows(whole)[:460])
+    assert not features.values[features.valid :].any()
+
+
+@pytest.mark.parametrize("samples", [0, 1, 160, 399])
+def test_shorter_than_a_window_is_refused(plain: LogMel, samples: int) -> None:
+    message = rf"got {samples} samples \({samples / 16:.1f} ms\), expected at least 400 \(25 ms\)"
+    for call in (plain, plain.rows, plain.energies, plain.check):
+        with pytest.raises(InputError, match=message):
+            call(np.zeros(samples, np.float32))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(400, 30_000), st.integers(1, 200))
+def test_cropping_keeps_a_prefix(speech: Samples, samples: int, length: int) -> None:
+    """What the model hears does not depend on what comes after it, nor on how much room there is."""
+    short = LogMel(40, length)
+    features, rows = short(speech[:samples]), LogMel(40).rows(speech)
+    np.testing.assert_array_equal(features.values[: features.valid], rows[: features.valid])
+    assert features.valid == min(length, 1 + (samples - WINDOW) // HOP)
+
+
+def test_ten_minutes(plain: LogMel, speech: Samples) -> None:
+    long = np.resize(speech, 600 * SAMPLE_RATE)
+    features = plain(long)
+    np.testing.assert_array_equal(features.values, plain(long[: 5 * SAMPLE_RATE]).values)
+    assert features.valid == 460
+    assert features.total == 1 + (long.shape[0] - WINDOW) // HOP  # as its docstring says: before it was cropped
+
+
+def test_clipped_speech_stays_finite(plain: LogMel, speech: Samples) -> None:
+    assert np.isfinite(plain(np.clip(speech * 100, -1, 1)).values).all()
+    assert np.isfinite(plain(speech * 16 / np.abs(speech).max()).values).all()
+
+
+def test_normalisation(plain: LogMel, speech: Samples) -> None:
+    energies = plain.energies(speech)
+    mean, std = energies.mean(axis=0), energies.std(axis=0)
+    rows = LogMel(80, 460, mean, std).rows(speech)
+    np.testing.assert_allclose(rows.mean(axis=0), 0, atol=1e-4)
+    np.testing.assert_allclose(rows.std(axis=0), 1, atol=1e-4)
+    np.testing.assert_array_equal(rows, ((energies - mean) / std).astype(np.float32))
+
+
+def test_the_same_samples_give_the_same_rows(speech: Samples) -> None:
+    first = LogMel(80)
+    a = first.rows(speech)
+    first.rows(speech[::-1].copy())
+    np.testing.assert_array_equal(first.rows(speech), a)
+    np.testing.assert_array_equal(LogMel(80).rows(np.tile(speech, 2)[: speech.shape[0]]), a)
+
+
+@pytest.mark.parametrize("bins", BINS)
+def test_restored_gives_the_same_bits(speech: Samples, bins: int) -> None:
+    generator = np.random.default_rng(bins)
+    mean, std = generator.normal(-9, 2, bins), generator.uniform(1, 4, bins)
+    original = LogMel(bins, 123, mean.astype(np.float32), std.astype(np.float32))
+    spec = {"kind": "log-mel", **original.options()}
+    restored = restore_frontend(123, spec, original.files().__getitem__)
+    assert (restored.length, restored.dim, restored.input_id) == (123, bins, "audio")
+    assert restored.files() == original.files()
+    assert isinstance(restored, LogMel)
+    np.testing.assert_array_equal(restored(speech).values, original(speech).values)
+
+
+@pytest.mark.parametrize("bins", [0, 39, 64, 81, -40])
+def test_other_numbers_of_bins_are_refused(bins: int) -> None:
+    with pytest.raises(InputError, match=f"log-mel: got {bins} bins, expected one of 40, 80, 128"):
+        LogMel(bins)
+
+
+def test_statistics_of_another_width_are_refused() -> None:
+    with pytest.raises(InputError, match=r"mean \(40,\) and std \(80,\), expected \(80,\)"):
+        LogMel(80, mean=np.zeros(40, np.float32))
+
+
+@pytest.mark.parametrize(("mean", "std"), [(np.nan, 1), (np.inf, 1), (0, 0), (0, -1), (0, np.nan), (0, np.inf)])
+def test_statistics_that_cannot_be_are_refused(mean: float, std: float) -> None:
+    with pytest.raises(InputError, match="mean must be finite and std above 0 in every bin"):
+        LogMel(40, mean=np.full(40, mean, np.float32), std=np.full(40, std, np.float32))
+
+
+STATISTICS = {"mean": np.zeros(40, np.float32), "std": np.ones(40, np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("options", "content", "message"),
+    [
+        ({"bins": 40}, b"", "statistics.safetensors is not usable"),
+        ({"bins": 40}, save(STATISTICS)[:-1], "statistics.safetensors is not usable"),
+        ({"bins": 40}, save({"mean": np.zeros(40, np.float32)}), "statistics.safetensors is not usable: 'std'"),
+        ({"bins": 80}, save(STATISTICS), r"mean \(40,\) and std \(40,\), expected \(80,\)"),
+        ({"bins": 41}, save(STATISTICS), "got 41 bins"),
+        ({}, save(STATISTICS), "frontend option 'bins': got None, expected int"),
+        ({"bins": "40"}, save(STATISTICS), "frontend option 'bins': got '40', expected int"),
+        ({"bins": True}, save(STATISTICS), "frontend option 'bins': got True, expected int"),
+    ],
+)
+def test_restoring_from_what_is_not_usable(options: dict[str, object], content: bytes, message: str) -> None:
+    with pytest.raises(BundleError, match=message) as caught:
+        restore_frontend(460, {"kind": "log-mel", **options}, lambda name: content)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["mfcc", None, 3])
+def test_unknown_kind(kind: object) -> None:
+    with pytest.raises(BundleError, match=f"got kind {kind!r}, expected one of log-mel, word-vectors"):
+        restore_frontend(460, {"kind": kind}, lambda name: b"")

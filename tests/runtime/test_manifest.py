@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeser.runtime.errors import BundleError
+from edgeser.runtime.manifest import FileEntry, InputEntry, Manifest, ModelEntry
+
+GRAPH = FileEntry("0" * 64, 12)
+MANIFEST = Manifest(
+    name="tiny",
+    version="1.0",
+    model=ModelEntry("ks-transformer", "compact", {"keep_rate": 0.8}),
+    labels=("angry", "sad"),
+    inputs={"audio": InputEntry(460, 80, {"kind": "log-mel", "bins": 80})},
+    graphs={"portable": "model.onnx"},
+    metrics={"ua": 0.7},
+    files={"model.onnx": GRAPH},
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def spelled(content: Any) -> bytes:
+    """Spell any content as `Manifest.to_json` spells its own."""
+    return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
+
+
+def changed(**fields: Any) -> bytes:
+    return spelled({**json.loads(MANIFEST.to_json()), **fields})
+
+
+def refusal(raw: bytes) -> str:
+    with pytest.raises(BundleError, match=r"manifest\.json: ") as caught:
+        Manifest.from_json(raw)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@given(
+    st.lists(st.text(min_size=1, max_size=8), min_size=2, max_size=6, unique=True),
+    st.dictionaries(st.text(max_size=8), st.floats(allow_nan=False, allow_infinity=False), max_size=3),
+)
+def test_round_trip(labels: list[str], metrics: dict[str, float]) -> None:
+    whole = dataclasses.replace(MANIFEST, labels=tuple(labels), metrics=metrics)
+    assert Manifest.from_json(whole.to_json()) == whole
+
+
+def test_is_plain_json_with_a_schema() -> None:
+    content = json.loads(MANIFEST.to_json())
+    assert content["schema"] == 1
+    assert content["inputs"]["audio"] == {"length": 460, "dim": 80, "frontend": {"kind": "log-mel", "bins": 80}}
+
+
+@pytest.mark.parametrize("schema", [0, 2, 99, "1", 1.0, True, None, [1]])
+def test_unknown_schema(schema: Any) -> None:
+    message = refusal(changed(schema=schema))
+    if schema != 1:
+        assert f"got schema {schema!r}, this EdgeSER reads 1: update one of them" in message
+
+
+def test_no_schema() -> None:
+    content = json.loads(MANIFEST.to_json())
+    del content["schema"]
+    assert "got schema None" in refusal(spelled(content))
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"nonsense", b"1" * 5000])
+def test_not_json(raw: bytes) -> None:
+    assert "not readable as JSON" in refusal(raw)
+
+
+@pytest.mark.parametrize("raw", [b"[]", b'"text"', b"1", b"null"])
+def test_not_an_object(raw: bytes) -> None:
+    assert "expected an object" in refusal(raw)
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Manifest)])
+@pytest.mark.parametrize("value", [None, 7, "", [], [[]], {"a": 1}, {"a": None}, {"a": "b\nc"}])
+def test_any_field_missing_or_of_another_kind(field: str, value: Any) -> None:
+    content = json.loads(MANIFEST.to_json())
+    if field in {"metrics", "provenance"} and isinstance(value, dict):
+        return
+    if field == "version" and value == "":
+        return
+    refusal(spelled({**content, field: value}))
+    del content[field]
+    refusal(spelled(content))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": ""}, "name is empty"),
+        ({"labels": ["sad"]}, r"labels \['sad'\]"),
+        ({"labels": ["sad", "sad"]}, r"labels \['sad', 'sad'\]"),
+        ({"inputs": {}}, r"inputs \[\]"),
+        ({"inputs": {"video": {"length": 1, "dim": 1, "frontend": {}}}}, r"inputs \['video'\]"),
+        ({"inputs": {"audio": {"length": 0, "dim": 80, "frontend": {}}}}, "input audio of 0 x 80"),
+        ({"graphs": {"plugin": "model.onnx"}}, "no portable graph"),
+        ({"graphs": {"portable": "other.onnx"}}, "graph 'other.onnx' is not among the files"),
+        ({"precision": "int4"}, "precision 'int4'"),
+        ({"files": {"model.onnx": {"sha256": "F" * 64, "bytes": 1}}}, "file entry of 'model.onnx'"),
+        ({"files": {"model.onnx": {"sha256": "0" * 64, "bytes": -1}}}, "file entry of 'model.onnx'"),
+        ({"metrics": None}, "metrics is None, expected dict"),
+        ({"surplus": 1}, "unknown fields surplus"),
+        ({"model": {"family": "f", "preset": "p"}}, "a field is of the wrong kind: .*'config'"),
+    ],
+)
+def test_what_a_manifest_must_hold(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(BundleError, match=f"^manifest.json: {message}"):
+        Manifest.from_json(changed(**fields))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        InputEntry(460.5, 80, {"kind": "log-mel"}),  # type: ignore[arg-type]
+        InputEntry(True, 80, {"kind": "log-mel"}),
+        InputEntry(460, "80", {"kind": "log-mel"}),  # type: ignore[arg-type]
+        InputEntry(460, 80, ["log-mel"]),  # type: ignore[arg-type]
+        InputEntry(460, 80, None),  # type: ignore[arg-type]
+    ],
+)
+def test_an_input_is_two_whole_numbers_and_an_object(entry: InputEntry) -> None:
+    refusal(changed(inputs={"audio": dataclasses.asdict(entry)}))
+    with pytest.raises((BundleError, TypeError)):  # in our own hands: the same check, or the language's
+        dataclasses.replace(MANIFEST, inputs={"audio": entry})
+
+
+def test_unknown_names_do_not_break_the_line() -> None:
+    """One flipped byte makes `fr\\ntend` of `frontend`, which JSON reads as a line break."""
+    raw = MANIFEST.to_json()
+    assert raw.count(b"frontend") == raw.count(b"config") == 1
+    refusal(raw.replace(b"frontend", b"fr\\ntend"))
+    refusal(raw.replace(b"config", b"c\\nfig"))
+    refusal(changed(**{"a\nb": 1}))
+
+
+def test_a_model_is_two_names_and_an_object() -> None:
+    for entry in (ModelEntry("f", "p", 3), ModelEntry(1, "p", {})):  # type: ignore[arg-type]
+        refusal(changed(model=dataclasses.asdict(entry)))
+        with pytest.raises((BundleError, TypeError)):
+            dataclasses.replace(MANIFEST, model=entry)
+
+
+PATHS = [
+    "../x",
+    "a/../../x",
+    "/etc/passwd",
+    "a\\b",
+    "..\\x",
+    "C:/x",
+    "",
+    ".",
+    "..",
+    "a//b",
+    "a/",
+    "./a",
+    "x\n",
+    "ä",
+    "~/x\0",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_paths_that_climb_out_or_are_not_plain(path: str) -> None:
+    entry = {"sha256": "0" * 64, "bytes": 1}
+    assert f"path {path!r} is not a plain relative path" in refusal(
+        changed(files={"model.onnx": dataclasses.asdict(GRAPH), path: entry})
+    )
+    refusal(changed(graphs={"portable": path}))
+
+
+def test_the_manifest_is_no_file_of_its_own() -> None:
+    """It would lie in the zip twice, and in a folder replace the manifest."""
+    files = {name: dataclasses.asdict(GRAPH) for name in ("model.onnx", "manifest.json")}
+    refusal(changed(files=files))
+
+
+@pytest.mark.parametrize("change", [bytes.rstrip, bytes.upper, lambda raw: b" " + raw, lambda raw: raw + b"\n"])
+def test_only_one_spelling(change: Any) -> None:
+    assert change(MANIFEST.to_json()) != MANIFEST.to_json()
+    refusal(change(MANIFEST.to_json()))
+
+
+def test_a_key_twice() -> None:
+    raw = MANIFEST.to_json().replace(b'"name": "tiny"', b'"name": "tiny",\n "name": "tiny"')
+    assert "edited by hand or damaged" in refusal(raw)
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e999"])
+def test_numbers_that_are_none(number: bytes) -> None:
+    refusal(MANIFEST.to_json().replace(b'"ua": 0.7', b'"ua": ' + number))
+
+
+@pytest.mark.parametrize("depth", [400, 900, 5_000])
+def test_deeper_than_anything_real(depth: int) -> None:
+    refusal(MANIFEST.to_json().replace(b'"ua": 0.7', b'"ua": ' + b"[" * depth + b"]" * depth))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from([field.name for field in dataclasses.fields(Manifest)]), JSON)
+def test_any_json_in_any_field_is_read_whole_or_refused_in_one_line(field: str, value: Any) -> None:
+    try:
+        assert Manifest.from_json(changed(**{field: value})).to_json() == changed(**{field: value})
+    except BundleError as error:
+        assert "\n" not in str(error)
