@@ -36,8 +36,9 @@ def read_audio(path: str | os.PathLike[str]) -> tuple[Samples, int]:
         raise InputError(f"{file}: no such file")
     try:
         samples, rate = soundfile.read(file, dtype="float32")
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        raise InputError(f"{file}: not readable as audio ({error}): expected WAV, FLAC or OGG") from error
+    except (soundfile.SoundFileError, RuntimeError, TypeError) as error:  # TypeError: headerless `.raw`
+        reason = " ".join(str(error).split())
+        raise InputError(f"{file}: not readable as audio ({reason}): expected WAV, FLAC or OGG") from error
     if samples.size == 0:
         raise InputError(f"{file}: holds no samples")
     return samples, int(rate)
@@ -108,4 +109,6 @@ def resample(samples: Samples, rate: float, target: int) -> Samples:
     import soxr
 
     resampled: Samples = soxr.resample(samples, rate, target, quality="HQ")
+    if resampled.size == 0:
+        raise InputError(f"audio: got {samples.size} samples at {rate} Hz, too few for one at {target} Hz")
     return resampled

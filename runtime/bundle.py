@@ -87,7 +87,9 @@ class Bundle:
 
     def frontend(self, modality: str) -> Frontend:
         """Return the frontend of a modality, ready to use."""
-        entry = self.manifest.inputs[modality]
+        entry = self.manifest.inputs.get(modality)
+        if entry is None:
+            raise BundleError(f"{self.path}: takes {', '.join(self.manifest.inputs)}, no {modality}")
         folder = f"frontends/{modality}/"
         frontend = restore_frontend(entry.length, entry.frontend, lambda name: self.read(folder + name))
         if frontend.dim != entry.dim:
@@ -112,6 +114,9 @@ def write_bundle(path: str | os.PathLike[str], manifest: Manifest, files: Mappin
         The bundle, opened again from what was written.
     """
     place = Path(path)
+    missing = sorted(set(manifest.graphs.values()) - set(files))
+    if missing:
+        raise BundleError(f"{place}: graph {missing[0]!r} is not among the files")
     entries = {name: FileEntry(hashlib.sha256(c).hexdigest(), len(c)) for name, c in sorted(files.items())}
     whole = dataclasses.replace(manifest, files=entries)
     ordered = [(MANIFEST, whole.to_json()), *((name, files[name]) for name in entries)]
@@ -127,15 +132,22 @@ def _write_folder(place: Path, files: list[tuple[str, bytes]]) -> None:
     if place.exists() and not (place / MANIFEST).is_file():
         raise BundleError(f"{place}: exists and is no bundle: choose another place")
     part = place.with_name(f".{place.name}.{os.getpid()}.part")
+    old = part.with_suffix(".old")
     try:
         for name, content in files:
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             (part / name).write_bytes(content)
         if place.exists():
-            shutil.rmtree(place)
-        part.rename(place)
+            place.rename(old)
+        try:
+            part.rename(place)
+        except OSError:
+            if old.exists():
+                old.rename(place)
+            raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _folder_reader(folder: Path) -> ReadFile:

@@ -64,7 +64,12 @@ def verify_engine(engine: Engine, bundle: Bundle, count: int | None = None) -> f
     """
     golden = GoldenVectors.from_bundle(bundle)
     logits = engine.run({name: value[:count] for name, value in golden.inputs.items()})["logits"]
-    difference = float(np.abs(logits - golden.logits[:count]).max())
+    expected = golden.logits[:count]
+    if logits.shape != expected.shape:
+        raise BundleError(
+            f"{bundle.path}: {GOLDEN} is not usable: logits {expected.shape}, the graph gives {logits.shape}"
+        )
+    difference = float(np.abs(logits - expected).max())
     limit = TOLERANCE[bundle.manifest.precision]
     if not difference <= limit:
         raise ParityError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -74,23 +75,30 @@ class Manifest:
 
     def __post_init__(self) -> None:
         _check(bool(self.name), "name is empty")
+        model = self.model
+        _check(_are(str, model.family, model.preset) and _are(Mapping, model.config), f"model {model}")
+        _check(_are(str, *self.labels), f"labels {list(self.labels)}")
         _check(len(self.labels) >= 2 and len(set(self.labels)) == len(self.labels), f"labels {list(self.labels)}")
         _check(bool(self.inputs) and set(self.inputs) <= set(MODALITIES), f"inputs {list(self.inputs)}")
         for name, entry in self.inputs.items():
+            whole = _are(int, entry.length, entry.dim) and _are(Mapping, entry.frontend)
+            _check(whole, f"input {name}: {entry}")
             _check(entry.length >= 1 and entry.dim >= 1, f"input {name} of {entry.length} x {entry.dim}")
         _check("portable" in self.graphs, "no portable graph")
         _check(self.precision in PRECISIONS, f"precision {self.precision!r}")
         for path in (*self.files, *self.graphs.values()):
-            _check(_PATH.fullmatch(path) is not None, f"path {path!r} is not a plain relative path")
+            plain = isinstance(path, str) and _PATH.fullmatch(path) is not None
+            _check(plain, f"path {path!r} is not a plain relative path")
+            _check(path != "manifest.json", "path 'manifest.json' is the manifest's own")
         for path in self.graphs.values():
             _check(not self.files or path in self.files, f"graph {path!r} is not among the files")
         for path, file in self.files.items():
-            _check(_SHA256.fullmatch(file.sha256) is not None and file.bytes >= 0, f"file entry of {path!r}")
+            typed = _are(str, file.sha256) and _are(int, file.bytes)
+            _check(typed and _SHA256.fullmatch(file.sha256) is not None and file.bytes >= 0, f"file entry of {path!r}")
 
     def to_json(self) -> bytes:
-        """Return the one spelling of this manifest; a file with any other is not accepted."""
-        content = {"schema": SCHEMA, **dataclasses.asdict(self)}
-        return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n").encode()
+        """Return the one spelling of this manifest, sealed; a file with any other is not accepted."""
+        return sealed_json({"schema": SCHEMA, **dataclasses.asdict(self)})
 
     @classmethod
     def from_json(cls, raw: bytes) -> Manifest:
@@ -101,32 +109,45 @@ class Manifest:
         """
         try:
             content = json.loads(raw)
+            _check(isinstance(content, dict), "expected an object")
+            schema = content.pop("schema", None)
+            _check(
+                schema == SCHEMA and not isinstance(schema, bool),
+                f"got schema {schema!r}, this EdgeSER reads {SCHEMA}: update one of them",
+            )
+            content.pop("seal", None)
+            manifest = _manifest(content)
+            sealed = manifest.to_json()
+        except BundleError:
+            raise
         except (ValueError, RecursionError) as error:
-            raise BundleError(f"manifest.json: not readable as JSON: {error}") from error
-        if not isinstance(content, dict):
-            raise BundleError("manifest.json: expected an object")
-        schema = content.pop("schema", None)
-        if schema != SCHEMA or isinstance(schema, bool):
-            raise BundleError(f"manifest.json: got schema {schema!r}, this EdgeSER reads {SCHEMA}: update one of them")
-        manifest = _manifest(content)
-        if manifest.to_json() != raw:
+            raise BundleError(f"manifest.json: not readable as JSON: {_one_line(error)}") from error
+        except (TypeError, AttributeError) as error:
+            raise BundleError(f"manifest.json: a field is of the wrong kind: {_one_line(error)}") from error
+        if sealed != raw:
             raise BundleError("manifest.json: edited by hand or damaged: export the bundle again")
         return manifest
 
 
+def sealed_json(content: Mapping[str, Any]) -> bytes:
+    """Write a manifest's content in its one spelling, with the hash of everything else in the field `seal`.
+
+    The hashes of the files guard the files; the seal guards the manifest itself.
+    """
+    seal = hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
+    return (json.dumps({**content, "seal": seal}, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
 def _manifest(content: Mapping[str, Any]) -> Manifest:
-    try:
-        fields: dict[str, Any] = {name: _typed(content, name, dict) for name in ("graphs", "metrics", "provenance")}
-        fields.update({name: _typed(content, name, str) for name in ("name", "version", "precision")})
-        fields["labels"] = tuple(map(str, _typed(content, "labels", list)))
-        fields["model"] = ModelEntry(**_typed(content, "model", dict))
-        fields["inputs"] = {n: InputEntry(**entry) for n, entry in _typed(content, "inputs", dict).items()}
-        fields["files"] = {path: FileEntry(**entry) for path, entry in _typed(content, "files", dict).items()}
-        unknown = sorted(set(content) - set(fields))
-        _check(not unknown, f"unknown fields {', '.join(unknown)}")
-        return Manifest(**fields)
-    except (TypeError, AttributeError) as error:
-        raise BundleError(f"manifest.json: a field is of the wrong kind: {error}") from error
+    fields: dict[str, Any] = {name: _typed(content, name, dict) for name in ("graphs", "metrics", "provenance")}
+    fields.update({name: _typed(content, name, str) for name in ("name", "version", "precision")})
+    fields["labels"] = tuple(_typed(content, "labels", list))
+    fields["model"] = ModelEntry(**_typed(content, "model", dict))
+    fields["inputs"] = {n: InputEntry(**entry) for n, entry in _typed(content, "inputs", dict).items()}
+    fields["files"] = {path: FileEntry(**entry) for path, entry in _typed(content, "files", dict).items()}
+    unknown = sorted(set(content) - set(fields))
+    _check(not unknown, f"unknown fields {', '.join(unknown)}")
+    return Manifest(**fields)
 
 
 def _typed(content: Mapping[str, Any], name: str, kind: type) -> Any:
@@ -135,6 +156,14 @@ def _typed(content: Mapping[str, Any], name: str, kind: type) -> Any:
     return value
 
 
+def _are(kind: type, *values: Any) -> bool:
+    return all(isinstance(value, kind) and not isinstance(value, bool) for value in values)
+
+
 def _check(good: bool, what: str) -> None:
     if not good:
-        raise BundleError(f"manifest.json: {what}")
+        raise BundleError(f"manifest.json: {_one_line(what)}")
+
+
+def _one_line(what: object) -> str:
+    return " ".join(str(what).split())[:200]

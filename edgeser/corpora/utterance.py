@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeser.runtime.errors import InputError
+
 
 @dataclass(frozen=True)
 class Utterance:
@@ -31,6 +33,12 @@ class Utterance:
     speaker: str = ""
     session: str = ""
     split: str = ""
+
+    def __post_init__(self) -> None:
+        if self.start_s < 0:
+            raise InputError(f"start_s {self.start_s} is below 0")
+        if self.end_s is not None and self.end_s <= self.start_s:
+            raise InputError(f"end_s {self.end_s} is not after start_s {self.start_s}")
 
     @property
     def recording(self) -> tuple[str, float, float | None]:

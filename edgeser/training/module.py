@@ -30,6 +30,8 @@ class EmotionModule(lightning.LightningModule):
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def training_step(self, batch: Sample, _: int) -> Tensor:
+        # Dropout is drawn by step, so that a resumed run equals an uninterrupted one.
+        torch.manual_seed(self.recipe.seed * 1_000_003 + self.global_step)
         label = batch.pop("label")
         logits = self.model(batch).logits
         loss = functional.cross_entropy(
@@ -37,10 +39,6 @@ class EmotionModule(lightning.LightningModule):
         )
         self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True)
         return loss
-
-    def on_train_epoch_start(self) -> None:
-        # Dropout too is drawn by epoch, so that a resumed run equals an uninterrupted one.
-        torch.manual_seed(self.recipe.seed * 1_000_003 + self.current_epoch)
 
     def configure_optimizers(self) -> lightning.pytorch.utilities.types.OptimizerLRScheduler:
         optimizer = torch.optim.AdamW(

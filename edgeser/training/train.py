@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 import platform
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -189,6 +190,7 @@ def _fit_frontends(
 
 
 def _fit(module: EmotionModule, training_set: EmotionDataset, folder: Path) -> None:
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it advertises
     recipe = module.recipe
     sampler = OnePerRecording(training_set.utterances, recipe.seed)
     loader = DataLoader(training_set, recipe.batch_size, sampler=sampler, drop_last=len(sampler) > recipe.batch_size)
@@ -208,9 +210,13 @@ def _fit(module: EmotionModule, training_set: EmotionDataset, folder: Path) -> N
         ],
     )
     last = folder / "last.ckpt"
-    trainer.fit(module, loader, ckpt_path=last if last.is_file() else None, weights_only=last.is_file() or None)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, loader, ckpt_path=last if last.is_file() else None, weights_only=last.is_file() or None)
+    except SystemExit as error:  # Lightning's answer to Ctrl-C, after which it leaves SIGINT ignored
+        signal.signal(signal.SIGINT, handler)
+        log.info("stopped in epoch %d; the same command goes on from the last whole one", trainer.current_epoch)
+        raise KeyboardInterrupt from error
 
 
 class _EpochClock(Callback):

@@ -9,6 +9,7 @@ from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.errors import AsrError, MissingDependencyError
 
 _FRAMES_PER_SECOND = 100
+_MIN_SAMPLES = SAMPLE_RATE // 5  # no word is shorter than 0.2 s, and the decoder fails on less than a few frames
 
 
 class PocketSphinxAsr(Asr):
@@ -26,17 +27,19 @@ class PocketSphinxAsr(Asr):
         except ImportError as error:
             raise MissingDependencyError("pocketsphinx", "asr", "recognising English words") from error
         self._decoder = pocketsphinx.Decoder(samprate=SAMPLE_RATE, loglevel="FATAL")
-        self._initial_cmn = self._decoder.get_cmn(False)
 
     def transcribe(self, samples: Samples) -> tuple[RecognizedWord, ...]:
+        if samples.shape[0] < _MIN_SAMPLES:
+            return ()
         pcm = (np.clip(samples, -1.0, 1.0) * 32767.0).astype(np.int16)
         try:
-            # The decoder carries its cepstral mean from one utterance to the next; one answer per utterance is worth
-            # more than the little that adaptation wins.
-            self._decoder.set_cmn(self._initial_cmn)
+            # The decoder's front end carries state from one utterance to the next, and with it another answer.
+            self._decoder.reinit_feat()
             self._decoder.start_utt()
-            self._decoder.process_raw(pcm.tobytes(), full_utt=True)
-            self._decoder.end_utt()
+            try:
+                self._decoder.process_raw(pcm.tobytes(), full_utt=True)
+            finally:
+                self._decoder.end_utt()
             segments = list(self._decoder.seg() or ())
         except RuntimeError as error:
             raise AsrError(

@@ -39,8 +39,6 @@ class OnnxRuntimeEngine(Engine):
         options.enable_cpu_mem_arena = True
         # Spinning threads win microseconds and keep a core at 100 % between utterances: not on a robot.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Denormal numbers in near-silent features cost hundreds of cycles each.
-        options.add_session_config_entry("session.set_denormal_as_zero", "1")
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -100,7 +100,9 @@ class AudioFrontend(Frontend):
 
     def __call__(self, samples: Samples) -> Features:
         """Return the fixed-length features of `(samples,)` float32 mono at 16 kHz."""
-        return fit_length(self.rows(samples[: self.samples_for(self.length + 1)]), self.length)
+        features = fit_length(self.rows(samples[: self.samples_for(self.length)]), self.length)
+        total = 1 + (samples.shape[0] - self.samples_for(1)) // round(self.hop_s * SAMPLE_RATE)
+        return Features(features.values, features.valid, total)
 
     def samples_for(self, rows: int) -> int:
         """Samples at 16 kHz that give at least `rows` rows, so that no more is computed than is used."""

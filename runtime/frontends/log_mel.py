@@ -19,8 +19,8 @@ _STATISTICS = "statistics.safetensors"
 class LogMel(AudioFrontend):
     """Kaldi's filter banks (Povey window, pre-emphasis 0.97, no dither) with one global mean and deviation per bin.
 
-    Samples stay at full scale 1.0. Kaldi's energy floor then lies at -15.9, near the quietest recorded
-    speech, instead of 20 below it as on the int16 scale: digital silence is no outlier.
+    Samples stay at full scale 1.0, so Kaldi's energy floor lies at -15.9, about where quiet recordings end,
+    and digital silence is no outlier. The price: in quiet recordings a third of the energies lie on the floor.
 
     Args:
         bins: Mel bins, 40, 80 or 128.

@@ -13,6 +13,7 @@ From transcript to rows, the whole rule:
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,7 +28,7 @@ _VECTORS = "vectors.safetensors"
 _VOCABULARY = "vocabulary.txt"
 MARKS = ("!", "?")
 _TOKEN = re.compile(r"[^\W_]+(?:'[^\W_]+)*|!|\?")
-_CONTRACTION = re.compile(r"(?:n't|'(?:s|m|re|ve|ll|d))$")
+_CONTRACTION = re.compile(r"(?:n't|'(?:s|m|re|ve|ll|d))$", re.IGNORECASE | re.ASCII)
 _DRAWN_OUT = re.compile(r"(.)\1{2,}")
 _REPEATED = re.compile(r"(.)\1+")
 _APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u00b4": "'", "`": "'", "\u0092": "'"})
@@ -57,11 +58,16 @@ class WordVectors(TextFrontend):
                 f"word-vectors: {len(vocabulary)} words, codes {codes.shape}, scales {scales.shape}: "
                 "expected one row and one scale per word"
             )
+        if codes.dtype != np.int8 or scales.dtype != np.float32 or not np.isfinite(scales).all():
+            raise InputError(
+                f"word-vectors: codes are {codes.dtype} and scales {scales.dtype}, expected int8 and finite float32"
+            )
         self.length = length
         self.dim = codes.shape[1]
         self.vocabulary = tuple(vocabulary)
-        self._codes = codes
-        self._scales = scales
+        # safetensors writes memory as it lies: a column-major table would come back scrambled.
+        self._codes = np.ascontiguousarray(codes)
+        self._scales = np.ascontiguousarray(scales)
         self._index = {word: i for i, word in enumerate(self.vocabulary)}
 
     @classmethod
@@ -76,13 +82,13 @@ class WordVectors(TextFrontend):
         plain = transcript.translate(_APOSTROPHES)
         tokens: list[Token] = []
         for match in _TOKEN.finditer(plain):
-            word, start = match.group().lower(), match.start()
-            if word in MARKS and tokens and tokens[-1].text in MARKS and word in {t.text for t in tokens[-2:]}:
+            word, start = match.group(), match.start()
+            marks = {token.text for token in itertools.takewhile(lambda t: t.text in MARKS, reversed(tokens))}
+            if word in marks:
                 continue
-            cut = _CONTRACTION.search(word)
-            pieces = [word] if cut is None or cut.start() == 0 else [word[: cut.start()], word[cut.start() :]]
-            for piece in pieces:
-                tokens.append(Token(piece, start, min(start + len(piece), match.end())))
+            # Cut before lower-casing, which can change a word's length.
+            for piece in _pieces(word):
+                tokens.append(Token(piece.lower(), start, start + len(piece)))
                 start += len(piece)
         return tokens
 
@@ -120,7 +126,16 @@ class WordVectors(TextFrontend):
 
         try:
             table = load(read(_VECTORS))
-            vocabulary = read(_VOCABULARY).decode().splitlines()
+            vocabulary = read(_VOCABULARY).decode().removesuffix("\n").split("\n")
             return cls(vocabulary, table["codes"], table["scales"], length)
         except (KeyError, UnicodeDecodeError, SafetensorError, InputError) as error:
             raise BundleError(f"word-vectors: the table is not usable: {error}") from error
+
+
+def _pieces(word: str) -> list[str]:
+    """Cut contractions off the end: `shouldn't've` -> `should`, `n't`, `'ve`."""
+    endings: list[str] = []
+    while (cut := _CONTRACTION.search(word)) and cut.start() > 0:
+        endings.insert(0, word[cut.start() :])
+        word = word[: cut.start()]
+    return [word, *endings]

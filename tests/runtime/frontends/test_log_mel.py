@@ -47,14 +47,13 @@ def plain() -> LogMel:
 
 
 @pytest.mark.parametrize("bins", BINS)
-def test_energies_are_kaldis(speech: Samples, bins: int) -> None:
-    got, want = LogMel(bins).energies(speech), kaldi_filter_bank(speech, bins)
+@pytest.mark.parametrize("scale", [1.0, 32768.0])
+def test_energies_are_kaldis(speech: Samples, bins: int, scale: float) -> None:
+    """On the int16 scale nothing but digital silence lies on the floor: there nearly every bin is compared."""
+    got, want = LogMel(bins).energies(speech * np.float32(scale)), kaldi_filter_bank(speech * scale, bins)
     assert got.shape == want.shape == (1 + (speech.shape[0] - WINDOW) // HOP, bins)
-    # A float32 FFT rounds at 1e-7 of the frame's strongest bin: below that the logarithm may move, above it may not.
-    quiet = want < want.max(axis=1, keepdims=True) - 10
-    assert quiet.mean() < 0.2
-    assert np.abs(got - want)[~quiet].max() < 1e-3
-    assert np.abs(got - want).mean() < 1e-4
+    assert np.abs(got - want).max() < 1e-3  # a float32 FFT loses digits in bins far below their frame's loudest
+    assert np.abs(got - want).mean() < 1e-5
 
 
 def test_silence_lies_on_the_floor(plain: LogMel) -> None:

@@ -144,7 +144,11 @@ def test_restored_gives_the_same_bits(frontend: WordVectors) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\n"), min_size=1, max_size=6)))
+@given(
+    st.lists(
+        st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\n"), min_size=1, max_size=6), min_size=1
+    )
+)
 @example(["a\u0085b", "c"])
 @example(["a\u2028", "c"])
 @example(["a\r", "c"])
@@ -185,3 +189,11 @@ def test_restoring_from_what_is_not_usable(vectors: bytes, vocabulary: bytes) ->
     with pytest.raises(BundleError, match="word-vectors: the table is not usable") as caught:
         restore_frontend(20, {"kind": "word-vectors", "words": 2}, files.__getitem__)
     assert "\n" not in str(caught.value)
+
+
+def test_a_column_major_table_is_restored_as_it_was() -> None:
+    """GloVe's own file loads column by column; safetensors writes memory as it lies."""
+    vectors = np.asfortranarray(np.arange(12, dtype=np.float32).reshape(4, 3))
+    frontend = WordVectors.quantized(["a", "b", "c", "d"], vectors, length=4)
+    restored = WordVectors.restore(4, frontend.options(), frontend.files().__getitem__)
+    np.testing.assert_array_equal(restored("d c b a").values, frontend("d c b a").values)

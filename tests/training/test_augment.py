@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeser.training.augment import AudioAugmentation, add_noise, drop_words, stretch_bins
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=st.integers(1, 400), seed=st.integers(0, 1000))
+def test_any_length_stays_finite_and_no_longer(rows: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    energies = rng.normal(-8.0, 3.0, (rows, 80)).astype(np.float32)
+    augmentation = AudioAugmentation()
+    moved = augmentation.energies(energies, rng)
+    masked = augmentation.mask(moved, rng)
+    assert moved.dtype == masked.dtype == np.float32
+    assert 1 <= moved.shape[0] <= rows
+    assert masked.shape == moved.shape
+    assert np.isfinite(masked).all()
+
+
+def test_stretching_by_one_changes_nothing_and_moves_a_peak() -> None:
+    rows = np.zeros((1, 80), np.float32)
+    rows[0, 40] = 1.0
+    np.testing.assert_array_equal(stretch_bins(rows, 1.0), rows)
+    assert stretch_bins(rows, 0.8).argmax() == 50
+
+
+@pytest.mark.parametrize("snr_db", [0.0, 20.0])
+def test_noise_comes_at_the_stated_ratio(snr_db: float) -> None:
+    rng = np.random.default_rng(0)
+    signal = np.zeros((2000, 80), np.float32)  # power 1 in every bin
+    ratios = []
+    for _ in range(20):
+        noise_power = np.exp(add_noise(signal, snr_db, rng)) - 1.0
+        ratios.append(-10 * np.log10(np.median(noise_power)))
+    assert np.mean(ratios) == pytest.approx(snr_db, abs=1.0)
+
+
+def test_dropping_words_never_drops_all() -> None:
+    rng = np.random.default_rng(0)
+    rows = np.arange(12, dtype=np.float32).reshape(6, 2)
+    assert drop_words(rows, 0.0, rng).shape == rows.shape
+    assert all(drop_words(rows, 0.9, rng).shape[0] >= 1 for _ in range(50))
+    assert drop_words(rows[:0], 0.5, rng).shape == (0, 2)
