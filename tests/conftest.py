@@ -59,6 +59,22 @@ def corpus(clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"manifest:{file}"
 
 
+@pytest.fixture(scope="session")
+def wide_corpus(clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Forty utterances in two sessions: each clip from five starting points, with two lines."""
+    file = tmp_path_factory.mktemp("wide") / "manifest.csv"
+    with file.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["id", "audio", "transcript", "emotion", "session", "start_s"])
+        for session in (1, 2):
+            for clip in clips:
+                emotion = EMOTIONS[clip.stem.split("-")[2]]
+                for start in range(5):
+                    name = f"{clip.stem}_{session}_{start}"
+                    writer.writerow([name, clip, LINES[emotion][session - 1], emotion, session, start * 0.3])
+    return f"manifest:{file}"
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -64,5 +64,5 @@ def _fold(run_folder: Path) -> Path:
     folds = sorted(run_folder.glob("fold-*/model.json"))
     if len(folds) != 1:
         names = ", ".join(str(fold.parent) for fold in folds) or "none"
-        raise InputError(f"{run_folder}: expected one trained fold, found {names}: name the fold's folder")
+        raise InputError(f"{run_folder}: expected a trained fold, or one run with one, found {names}")
     return folds[0].parent

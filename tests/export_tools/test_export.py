@@ -1,0 +1,159 @@
+"""Exporting: both lowerings, proved on real utterances, packed, and run by the Runtime."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from edgeser.corpora import read_corpus
+from edgeser.export_tools.export import ExportOptions, export, real_inputs
+from edgeser.export_tools.key_sparse import DOMAIN, NAME, key_sparse_function
+from edgeser.export_tools.lowering import lower
+from edgeser.export_tools.parity import compare, reference
+from edgeser.models import EmotionModel, InputSpec, build_model
+from edgeser.nn.attention import key_sparse_attention
+from edgeser.runtime import golden
+from edgeser.runtime.bundle import Bundle
+from edgeser.runtime.engines import open_engine
+from edgeser.runtime.errors import InputError, ParityError
+from edgeser.runtime.frontends import LogMel
+from edgeser.runtime.labels import FOUR_EMOTIONS
+from edgeser.runtime.recognizer import Runtime
+from edgeser.training.features import load_utterance, statistics
+from edgeser.training.glove import load_word_vectors
+from edgeser.training.trained import TrainedModel
+
+
+def fresh(corpus: str, preset: str, modalities: tuple[str, ...] = ("audio", "text"), **changes: object) -> TrainedModel:
+    """A model with random weights and real frontends: parity does not ask what it was trained on."""
+    plain = LogMel(80)
+    mean, std = statistics([plain.energies(load_utterance(u)) for u in read_corpus(corpus)[:5]])
+    everything = {"audio": LogMel(80, mean=mean, std=std), "text": load_word_vectors(words=5000)}
+    frontends = {name: everything[name] for name in modalities}
+    inputs = {name: InputSpec(f.length, f.dim, f.kind) for name, f in frontends.items()}
+    torch.manual_seed(0)
+    model = build_model("ks-transformer", preset, inputs, 4, **changes).eval()
+    return TrainedModel(model, preset, frontends, FOUR_EMOTIONS, {"corpus": corpus, "held_out": "2"})
+
+
+@pytest.mark.parametrize("modalities", [("audio", "text"), ("audio",), ("text",)])
+@pytest.mark.parametrize("sparse", [True, False])
+def test_compact_exports_runs_and_verifies(
+    wide_corpus: str, tmp_path: Path, clip: Path, modalities: tuple[str, ...], sparse: bool
+) -> None:
+    trained = fresh(wide_corpus, "compact", modalities, sparse=sparse)
+    options = ExportOptions(tmp_path / "m.edgeser", "m", corpus=wide_corpus, utterances=32)
+    bundle, reports = export(dataclasses.replace(trained, training={"corpus": wide_corpus}), options)
+    assert [report.graph for report in reports] == (["portable", "plugin"] if sparse else ["portable"])
+    for report in reports:
+        assert report.utterances == 32
+        assert report.max_logit_difference <= 1e-4
+    assert bundle.manifest.provenance["parity"] == [dataclasses.asdict(report) for report in reports]
+    with Runtime.load(tmp_path / "m.edgeser", asr="none") as runtime:
+        result = runtime.recognize(clip, transcript="dogs are sitting by the door")
+        assert sum(result.probabilities.values()) == pytest.approx(1.0)
+        assert bool(result.spans) == ("audio" in modalities)
+
+
+def test_paper_exports_runs_and_verifies(wide_corpus: str, tmp_path: Path, clip: Path) -> None:
+    trained = dataclasses.replace(fresh(wide_corpus, "paper"), training={"corpus": wide_corpus})
+    bundle, reports = export(trained, ExportOptions(tmp_path / "paper", "paper", corpus=wide_corpus, utterances=32))
+    assert all(report.max_logit_difference <= 1e-4 for report in reports)
+    with open_engine(bundle.graph(), threads=2) as engine:
+        assert golden.verify_engine(engine, bundle) <= 1e-4
+        result = Runtime(bundle, engine, Runtime.load(asr="none").asr).recognize(clip, transcript="how dare you")
+    assert result.label in FOUR_EMOTIONS
+
+
+def test_lowerings_keep_the_contract(wide_corpus: str) -> None:
+    lowerings = lower(fresh(wide_corpus, "compact").model)
+    assert lowerings.plugin is not None
+    for graph in (lowerings.portable, lowerings.plugin):
+        shapes = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in graph.graph.input}
+        batch = shapes["audio"][0]
+        assert isinstance(batch, str)
+        assert shapes == {
+            "audio": [batch, 460, 80],
+            "audio_length": [batch],
+            "text": [batch, 20, 50],
+            "text_length": [batch],
+        }
+        assert [v.name for v in graph.graph.output] == ["logits", "audio_importance", "text_importance"]
+        assert graph.ir_version == 10
+        assert {o.domain: o.version for o in graph.opset_import}[""] == 18
+    assert {node.domain for node in lowerings.portable.graph.node} == {""}
+    opaque = [node for node in lowerings.plugin.graph.node if node.domain == DOMAIN]
+    # One self attention of each CCAB and of deep fusion, and one cross attention, for either modality.
+    assert [node.op_type for node in opaque] == [NAME] * 6
+    assert {a.name: onnx.helper.get_attribute_value(a) for a in opaque[0].attribute}.keys() == {"keep", "scale"}
+
+
+def test_the_function_body_means_what_pytorch_computes() -> None:
+    body = key_sparse_function()
+    node = onnx.helper.make_node(
+        NAME, ["q", "k", "v", "n"], ["context", "importance"], domain=DOMAIN, keep=4, scale=0.37
+    )
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [3, 2, 9, 5]) for name in "qkv"]
+    values.append(onnx.helper.make_tensor_value_info("n", onnx.TensorProto.INT32, [3]))
+    outputs = [
+        onnx.helper.make_tensor_value_info("context", onnx.TensorProto.FLOAT, [3, 2, 9, 5]),
+        onnx.helper.make_tensor_value_info("importance", onnx.TensorProto.FLOAT, [3, 2, 9]),
+    ]
+    opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid(DOMAIN, 1)]
+    graph = onnx.helper.make_graph([node], "g", values, outputs)
+    model = onnx.helper.make_model(graph, functions=[body], opset_imports=opsets, ir_version=10)
+    rng = np.random.default_rng(0)
+    feeds = {name: rng.normal(size=(3, 2, 9, 5)).astype(np.float32) for name in "qkv"}
+    feeds["k"][0] = 1.0  # ties everywhere
+    feeds["n"] = np.array([9, 0, 3], dtype=np.int32)
+    with open_engine(model.SerializeToString()) as engine:
+        actual = engine.run(feeds)
+    tensors = [torch.from_numpy(feeds[name]) for name in "qkvn"]
+    expected = key_sparse_attention(*tensors, keep=4, scale=0.37)
+    np.testing.assert_allclose(actual["context"], expected[0], atol=1e-6)
+    np.testing.assert_allclose(actual["importance"], expected[1], atol=1e-6)
+
+
+def test_a_graph_that_computes_something_else_is_refused(
+    wide_corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgeser.export_tools import export as export_module
+
+    trained = dataclasses.replace(fresh(wide_corpus, "compact"), training={"corpus": wide_corpus})
+
+    def other(model: EmotionModel) -> object:
+        with torch.no_grad():
+            model.classifier[-1].bias += 0.001  # type: ignore[index]
+        return lower(model)
+
+    monkeypatch.setattr(export_module, "lower", other)
+    with pytest.raises(ParityError, match=r"logits differ from PyTorch by up to 1\.00e-03"):
+        export(trained, ExportOptions(tmp_path / "m.edgeser", "m", corpus=wide_corpus))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_few_utterances_compare_nothing(corpus: str, wide_corpus: str, tmp_path: Path) -> None:
+    trained = fresh(wide_corpus, "compact", ("text",))
+    with pytest.raises(InputError, match="the corpus gives 4 utterances, expected at least 32"):
+        export(trained, ExportOptions(tmp_path / "m.edgeser", "m", corpus=corpus))
+    inputs = real_inputs(trained.frontends, read_corpus(corpus))
+    expected = reference(trained.model, inputs)
+    with (
+        open_engine(lower(trained.model).portable.SerializeToString()) as engine,
+        pytest.raises(InputError, match="parity: got 8 utterances, expected at least 32"),
+    ):
+        compare("portable", engine, inputs, expected)
+
+
+def test_nothing_of_this_machine_is_in_a_bundle() -> None:
+    import edgeser
+
+    raw = (Path(edgeser.__file__).parent / "pretrained" / "default.edgeser").read_bytes()
+    for trace in (str(Path.home()).encode(), str(Path(edgeser.__file__).parents[1]).encode(), b"site-packages"):
+        assert trace not in raw
+    assert Bundle.open(Path(edgeser.__file__).parent / "pretrained" / "default.edgeser").manifest.metrics
