@@ -1,0 +1,1 @@
+"""From PyTorch to a bundle: lowering to ONNX, parity, packing."""

@@ -1,0 +1,1 @@
+"""The device floor: everything a robot needs to recognise emotion, and nothing it does not."""

@@ -44,13 +44,18 @@ def read_audio(path: str | os.PathLike[str]) -> tuple[Samples, int]:
     return samples, int(rate)
 
 
-def load_audio(path: str | os.PathLike[str]) -> Samples:
-    """Read an audio file as `(samples,)` float32, mono, 16 kHz; see `read_audio` and `prepare`."""
+def load_audio(path: str | os.PathLike[str], start_s: float = 0.0, end_s: float | None = None) -> Samples:
+    """Read an audio file, or the part from `start_s` to `end_s`, as `(samples,)` float32, mono, 16 kHz.
+
+    See `read_audio` and `prepare`.
+    """
     samples, rate = read_audio(path)
     try:
-        return prepare(samples, rate)
+        mono = prepare(samples, rate)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+    end = mono.shape[0] if end_s is None else round(end_s * SAMPLE_RATE)
+    return mono[round(start_s * SAMPLE_RATE) : end]
 
 
 def prepare(samples: NDArray[np.generic], rate: int) -> Samples:

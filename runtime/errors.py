@@ -30,5 +30,5 @@ class MissingDependencyError(EdgeSerError, ImportError):
 
     def __init__(self, library: str, extra: str, purpose: str) -> None:
         super().__init__(f"{library} is not installed, {purpose} needs it: pip install 'edgeser[{extra}]'")
-        self.library = library
+        self.package = library
         self.extra = extra

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from edgeser.runtime.audio import SAMPLE_RATE, Samples, load_audio
+from edgeser.runtime.audio import Samples, load_audio
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.files import replacing
 from edgeser.runtime.recognizer import Runtime
@@ -43,9 +43,7 @@ class Recording:
 
     def load(self) -> Samples:
         """Read the samples, `(samples,)` float32 mono at 16 kHz."""
-        samples = load_audio(self.path)
-        end = samples.shape[0] if self.end_s is None else round(self.end_s * SAMPLE_RATE)
-        return samples[round(self.start_s * SAMPLE_RATE) : end]
+        return load_audio(self.path, self.start_s, self.end_s)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Building blocks of the models: attention, transformer layers, stems, positions."""

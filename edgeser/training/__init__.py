@@ -1,0 +1,1 @@
+"""Training: feature cache, augmentation, recipe, cross-validation, trained models."""

@@ -81,9 +81,7 @@ def audio_key(utterance: Utterance) -> str:
 
 def load_utterance(utterance: Utterance) -> Samples:
     """Read an utterance's samples, `(samples,)` float32 mono at 16 kHz."""
-    samples = load_audio(utterance.audio)
-    end = samples.shape[0] if utterance.end_s is None else round(utterance.end_s * SAMPLE_RATE)
-    return samples[round(utterance.start_s * SAMPLE_RATE) : end]
+    return load_audio(utterance.audio, utterance.start_s, utterance.end_s)
 
 
 def play(samples: Samples, speed: float) -> Samples:

@@ -24,4 +24,4 @@ def test_every_error_is_an_edgeser_error_and_the_fitting_builtin(error: type, bu
 def test_missing_dependency_names_the_extra() -> None:
     error = errors.MissingDependencyError("vosk", "asr", "recognising words")
     assert str(error) == "vosk is not installed, recognising words needs it: pip install 'edgeser[asr]'"
-    assert (error.library, error.extra) == ("vosk", "asr")
+    assert (error.package, error.extra) == ("vosk", "asr")
