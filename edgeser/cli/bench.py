@@ -106,7 +106,6 @@ def _eager(manifest: Manifest, feeds: Any, threads: int) -> Callable[[], object]
     from edgeser.models import restore_model
 
     torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
     model = restore_model(manifest.model.family, manifest.model.config).eval()
     inputs = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in feeds.items()}
 
