@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx
@@ -105,13 +105,13 @@ def _export(model: EmotionModel) -> onnx.ModelProto:
     assert program is not None  # `f` is not given, so the exporter returns the program
     proto: onnx.ModelProto = program.model_proto
     proto.ir_version = IR_VERSION
-    _tidy(proto, example)
+    assert [value.name for value in proto.graph.input] == list(example)
+    _tidy(proto)
     return proto
 
 
-def _tidy(proto: onnx.ModelProto, names: Mapping[str, Tensor] | Sequence[str]) -> None:
+def _tidy(proto: onnx.ModelProto) -> None:
     """Drop traces of the exporter (paths of source files among them) and stale opsets."""
-    assert [value.name for value in proto.graph.input] == list(names)
     for node in proto.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""

@@ -172,8 +172,8 @@ class Runtime:
             if isinstance(frontend, AudioFrontend):
                 features[name] = frontend(samples)
             elif isinstance(frontend, TextFrontend):
-                features[name] = frontend(words)
-                tokens = frontend.tokens(words)[: frontend.length]
+                tokens = frontend.tokens(words)
+                features[name] = frontend.features(tokens)
         done = time.perf_counter()
         return Heard(
             features,

@@ -130,7 +130,7 @@ def explain_words(
 
     Args:
         transcript: Words between blanks.
-        tokens: The tokens that became rows, cropped to the model's length.
+        tokens: The transcript's tokens; those past the model's length have no row, and no importance.
         importance: `(length,)`, >= 0; `None` when the model gives none.
         recognized: The recogniser's words, one for each word of the transcript, or none.
     """

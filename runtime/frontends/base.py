@@ -68,11 +68,6 @@ class Frontend(ABC):
     def restore(cls, length: int, options: Mapping[str, Any], read: ReadFile) -> Frontend:
         """Make the frontend again from what `options` and `files` gave."""
 
-    @property
-    def input_id(self) -> str:
-        """The graph's input that takes these rows: `audio` or `text`."""
-        return "audio" if isinstance(self, AudioFrontend) else "text"
-
 
 class AudioFrontend(Frontend):
     """Samples to rows.
@@ -122,7 +117,10 @@ class TextFrontend(Frontend):
 
     def __call__(self, transcript: str) -> Features:
         """Return the fixed-length features of a transcript; an empty one has no valid rows."""
-        tokens = self.tokens(transcript)
+        return self.features(self.tokens(transcript))
+
+    def features(self, tokens: list[Token]) -> Features:
+        """Return the fixed-length features of a transcript that is cut already."""
         features = fit_length(self.rows(tokens[: self.length]), self.length)
         return Features(features.values, features.valid, len(tokens))
 

@@ -139,7 +139,7 @@ def test_restored_gives_the_same_bits(speech: Samples, bins: int) -> None:
     original = LogMel(bins, 123, mean.astype(np.float32), std.astype(np.float32))
     spec = {"kind": "log-mel", **original.options()}
     restored = restore_frontend(123, spec, original.files().__getitem__)
-    assert (restored.length, restored.dim, restored.input_id) == (123, bins, "audio")
+    assert (restored.length, restored.dim, restored.kind) == (123, bins, "log-mel")
     assert restored.files() == original.files()
     assert isinstance(restored, LogMel)
     np.testing.assert_array_equal(restored(speech).values, original(speech).values)

@@ -136,7 +136,7 @@ def test_stored_in_a_byte_per_number(frontend: WordVectors) -> None:
 def test_restored_gives_the_same_bits(frontend: WordVectors) -> None:
     spec = {"kind": "word-vectors", **frontend.options()}
     restored = restore_frontend(6, spec, frontend.files().__getitem__)
-    assert (restored.length, restored.dim, restored.input_id) == (6, 8, "text")
+    assert (restored.length, restored.dim, restored.kind) == (6, 8, "word-vectors")
     assert restored.files() == frontend.files()
     assert isinstance(restored, WordVectors)
     transcript = "She don't heyyy unheard so !"
