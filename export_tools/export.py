@@ -22,7 +22,7 @@ from edgeser.export_tools.parity import MINIMUM, ParityReport, compare, referenc
 from edgeser.runtime.bundle import CARD, GOLDEN, Bundle, frontend_files, write_bundle
 from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import InputError
-from edgeser.runtime.frontends import AudioFrontend, Features, Frontend, TextFrontend
+from edgeser.runtime.frontends import AudioFrontend, Features, Frontend, TextFrontend, WordVectors
 from edgeser.runtime.golden import GoldenVectors
 from edgeser.runtime.manifest import InputEntry, Manifest, ModelEntry
 from edgeser.training.features import load_utterance
@@ -67,7 +67,11 @@ def export(trained: TrainedModel, options: ExportOptions) -> tuple[Bundle, list[
         ParityError: A graph's logits are more than 1e-4 from PyTorch's.
         InputError: The corpus has too few utterances.
     """
-    inputs = real_inputs(trained.frontends, _choose(trained, options))
+    # Rounded to half precision, the golden vectors among them take half the room.
+    inputs = {
+        n: v.astype(np.float16).astype(np.float32) if v.dtype == np.float32 else v
+        for n, v in real_inputs(trained.frontends, _choose(trained, options)).items()
+    }
     expected = reference(trained.model, inputs)
     files: dict[str, bytes] = {}
     reports = []
@@ -123,17 +127,20 @@ def _manifest(trained: TrainedModel, options: ExportOptions, reports: Sequence[P
     training = dict(trained.training)
     corpus = str(training.pop("corpus"))
     vectors = training.pop("word_vectors", None)
+    for name in ("audio_encoder", "text_encoder"):
+        training.pop(name, None)  # a path; what matters of it is with the input's frontend
     training["excluded"] = len(training.pop("exclude", ()))
     for name in ("family", "preset", "labels"):
         training.pop(name, None)
     provenance = {
         "corpus": _corpus_identity(corpus),
-        "word_vectors": "GloVe 6B 50d" if vectors is None else Path(vectors).name,
         "licence": options.licence,
         "training": training,
         "parity": [dataclasses.asdict(report) for report in reports],
         "tools": {tool: metadata.version(tool) for tool in _TOOLS},
     }
+    if any(isinstance(f, WordVectors) for f in trained.frontends.values()):
+        provenance["word_vectors"] = "GloVe 6B 50d" if vectors is None else Path(vectors).name
     return Manifest(
         name=options.name,
         version=options.version,

@@ -45,14 +45,14 @@ def lower(model: EmotionModel) -> Lowerings:
     """Export a model with fixed lengths and a symbolic batch, in both lowerings."""
     plugin = _export(model)
     if not any(node.domain == DOMAIN for node in plugin.graph.node):
-        return Lowerings(_simplify(plugin), None)
+        return Lowerings(simplify(plugin), None)
     plugin.functions.append(key_sparse_function())
     portable = onnx.inliner.inline_local_functions(plugin)
     for i, opset in reversed(list(enumerate(portable.opset_import))):
         if opset.domain == DOMAIN:
             del portable.opset_import[i]
     onnx.checker.check_model(plugin, full_check=True)
-    return Lowerings(_simplify(portable), plugin)
+    return Lowerings(simplify(portable), plugin)
 
 
 class _GraphContract(nn.Module):
@@ -90,7 +90,7 @@ def example_inputs(model: EmotionModel, batch: int = 2) -> dict[str, Tensor]:
 def _export(model: EmotionModel) -> onnx.ModelProto:
     example = example_inputs(model)
     batch = torch.export.Dim("N", min=1)
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             _GraphContract(model).eval(),
             tuple(example.values()),
@@ -130,7 +130,15 @@ def _tidy(proto: onnx.ModelProto) -> None:
     assert not unknown, f"no function body for {unknown}"
 
 
-def _simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
+def finish(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Tidy and simplify a graph of standard operators, fresh from the exporter."""
+    proto.ir_version = IR_VERSION
+    _tidy(proto)
+    return simplify(proto)
+
+
+def simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Fold constants and check the result."""
     simplified: onnx.ModelProto = onnxsim.simplify(proto, check_n=0)[0]
     simplified.ir_version = IR_VERSION
     onnx.checker.check_model(simplified, full_check=True)
@@ -138,7 +146,7 @@ def _simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the exporter's chatter (deprecations inside torch, per-pass logs) off the user's screen."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]

@@ -9,9 +9,10 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import BundleError
 from edgeser.runtime.files import replacing
-from edgeser.runtime.frontends import Frontend, ReadFile, restore_frontend
+from edgeser.runtime.frontends import Frontend, OpenGraph, ReadFile, restore_frontend
 from edgeser.runtime.manifest import FileEntry, Manifest
 from edgeser.runtime.stored_zip import Entry, open_zip, read_entry, write_zip
 
@@ -85,13 +86,13 @@ class Bundle:
             raise BundleError(f"{self.path}: has no {lowering} graph, only {', '.join(self.manifest.graphs)}")
         return self.read(self.manifest.graphs[lowering])
 
-    def frontend(self, modality: str) -> Frontend:
-        """Return the frontend of a modality, ready to use."""
+    def frontend(self, modality: str, open_graph: OpenGraph = open_engine) -> Frontend:
+        """Return the frontend of a modality, ready to use; `open_graph` opens an encoder's graph."""
         entry = self.manifest.inputs.get(modality)
         if entry is None:
             raise BundleError(f"{self.path}: takes {', '.join(self.manifest.inputs)}, no {modality}")
         folder = f"frontends/{modality}/"
-        frontend = restore_frontend(entry.length, entry.frontend, lambda name: self.read(folder + name))
+        frontend = restore_frontend(entry.length, entry.frontend, lambda name: self.read(folder + name), open_graph)
         if frontend.dim != entry.dim:
             raise BundleError(f"{self.path}: {modality} is {entry.dim} wide, its frontend gives {frontend.dim}")
         return frontend

@@ -20,7 +20,7 @@ from edgeser.runtime.audio import SAMPLE_RATE, Samples, load_audio, prepare
 from edgeser.runtime.bundle import Bundle
 from edgeser.runtime.engines import Engine, open_engine
 from edgeser.runtime.errors import BundleError, InputError
-from edgeser.runtime.frontends import AudioFrontend, Features, Frontend, TextFrontend, Token
+from edgeser.runtime.frontends import AudioFrontend, Features, Frontend, OpenGraph, TextFrontend, Token
 from edgeser.runtime.golden import verify_engine
 from edgeser.runtime.results import Result, Span, Timings, explain_audio, explain_words
 
@@ -55,12 +55,14 @@ class Runtime:
         labels: Emotions, in the order of the model's classes.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine, asr: Asr) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, asr: Asr, open_graph: OpenGraph = open_engine) -> None:
         self.bundle = bundle
         self.engine = engine
         self.asr = asr
         self.labels = bundle.manifest.labels
-        self._frontends: dict[str, Frontend] = {name: bundle.frontend(name) for name in bundle.manifest.inputs}
+        self._frontends: dict[str, Frontend] = {
+            name: bundle.frontend(name, open_graph) for name in bundle.manifest.inputs
+        }
         _check_contract(bundle, engine)
 
     @classmethod
@@ -89,11 +91,15 @@ class Runtime:
             MissingDependencyError: The named recogniser is not installed.
         """
         opened = Bundle.open(default_bundle() if bundle is None else bundle)
-        runner = open_engine(opened.graph(), engine, threads)
+
+        def open_graph(graph: bytes) -> Engine:
+            return open_engine(graph, engine, threads)
+
+        runner = open_graph(opened.graph())
         if self_test:
             difference = verify_engine(runner, opened, _SELF_TEST_VECTORS)
             log.debug("%s: golden vectors within %.1e", runner.name, difference)
-        return cls(opened, runner, open_asr(asr))
+        return cls(opened, runner, open_asr(asr), open_graph)
 
     def recognize(
         self,
@@ -138,8 +144,10 @@ class Runtime:
             yield from self.recognize_batch([load_audio(path) for path in batch], [None] * len(batch))
 
     def close(self) -> None:
-        """Free the engine."""
+        """Free the engines."""
         self.engine.close()
+        for frontend in self._frontends.values():
+            frontend.close()
 
     def __enter__(self) -> Runtime:
         return self

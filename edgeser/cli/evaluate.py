@@ -1,24 +1,56 @@
 """Accuracies: of a run on the sessions it held out, or of a bundle on a corpus.
 
+With --figures, a confusion matrix, bars of the sessions and, of a bundle, what a few answers came from: the audio and
+the words that it attended to. A run has no explanations: export a fold and evaluate that bundle on its session.
+
 examples:
-  edgeser evaluate runs/ks
+  edgeser evaluate runs/ks --figures figures
   edgeser evaluate model.edgeser --corpus manifest:corpus.csv
+  edgeser evaluate fold5.edgeser --corpus manifest:corpus.csv --sessions 5 --figures figures --explain 8
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
+from edgeser import __version__
 from edgeser.cli.options import add_json_option, metrics_text, positive, print_json
-from edgeser.corpora import read_corpus
+from edgeser.corpora import Utterance, read_corpus
+from edgeser.figures import Explanation, Report, check_report, explain, write_report
+from edgeser.figures.explanation import spread
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.metrics import Metrics, measure
 from edgeser.runtime.recognizer import Runtime
 from edgeser.runtime.scoring import Recording, score
 from edgeser.training.evaluation import cross_validation
+
+log = logging.getLogger(__name__)
+
+_EXPLAINED = 4
+
+
+@dataclass(frozen=True)
+class BundleEvaluation:
+    """What a bundle did on a corpus.
+
+    Attributes:
+        metrics: Over all utterances.
+        sessions: By session; empty unless every utterance has one.
+        explanations: Of the utterances asked for.
+        model: Name and version of the bundle, and the hash that names it.
+    """
+
+    metrics: Metrics
+    sessions: Mapping[str, Metrics]
+    explanations: Sequence[Explanation]
+    model: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,24 +59,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sessions", help="with a bundle: only these sessions, for example 5")
     parser.add_argument("--without-text", action="store_true", help="with a bundle: as if no words were recognised")
     parser.add_argument("--threads", type=positive, default=1, help="threads of the engine (1)")
+    parser.add_argument("--figures", type=Path, metavar="DIR", help="draw PNGs and report.html into this folder")
+    parser.add_argument(
+        "--explain",
+        type=positive,
+        metavar="N",
+        help=f"with a bundle and --figures: draw what N answers came from ({_EXPLAINED}), spread over the emotions",
+    )
     add_json_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    if (args.what / "run.json").is_file():
-        if args.corpus:
-            raise InputError(f"--corpus: {args.what} is a run, it has its predictions already: leave it out")
-        if args.json:
-            print_json(cross_validation(args.what).as_dict())
-        else:
-            print(report_run(args.what))
-        return 0
-    metrics = evaluate_bundle(args)
-    if args.json:
-        print_json(metrics.as_dict())
-    else:
-        print(metrics_text(metrics))
-    return 0
+    is_run = (args.what / "run.json").is_file()
+    _check_figures(args, is_run)
+    return _run_on_run(args) if is_run else _run_on_bundle(args)
 
 
 def report_run(run_folder: Path) -> str:
@@ -57,23 +85,121 @@ def report_run(run_folder: Path) -> str:
     return "\n".join([*lines, metrics_text(result.pooled)])
 
 
-def evaluate_bundle(args: argparse.Namespace) -> Metrics:
+def evaluate_bundle(args: argparse.Namespace) -> BundleEvaluation:
     """Run a bundle over a labelled corpus through the Runtime, with the corpus's transcripts."""
     if not args.corpus:
         raise InputError(f"{args.what}: is no run; a bundle needs --corpus, for example manifest:corpus.csv")
     with Runtime.load(args.what, asr="none", threads=args.threads) as runtime:
-        utterances = [u for u in read_corpus(args.corpus) if u.emotion in runtime.labels]
-        if args.sessions:
-            utterances = [u for u in utterances if u.session in args.sessions.split(",")]
-        if not utterances:
-            raise InputError(f"{args.corpus}: no utterances with {', '.join(runtime.labels)} in these sessions")
+        utterances = _utterances(args, runtime.labels)
         recordings = [
             Recording(u.id, u.audio, "" if args.without_text else u.transcript or "", u.emotion, u.start_s, u.end_s)
             for u in utterances
         ]
-        pairs = []
+        predicted = []
         for scored in tqdm(score(runtime, recordings), total=len(recordings), unit="clip", leave=False):
             if scored.result is None:
                 raise InputError(f"{scored.recording.id}: {scored.error}")
-            pairs.append((scored.result.label, str(scored.recording.emotion)))
-        return measure([p for p, _ in pairs], [a for _, a in pairs], runtime.labels)
+            predicted.append(scored.result.label)
+        explained = spread(recordings, runtime.labels, args.explain or _EXPLAINED) if args.figures else []
+        manifest = runtime.bundle.manifest
+        return BundleEvaluation(
+            measure(predicted, [str(u.emotion) for u in utterances], runtime.labels),
+            _by_session(utterances, predicted, runtime.labels),
+            explain(runtime, explained) if explained else (),
+            f"{manifest.name} {manifest.version}, manifest SHA-256 {runtime.bundle.sha256}",
+        )
+
+
+def command_line(args: argparse.Namespace) -> str:
+    """Return the command that these arguments were, ready to be pasted into a shell."""
+    words = ["edgeser", "evaluate", str(args.what)]
+    for name in ("corpus", "sessions", "figures", "explain"):
+        value = getattr(args, name)
+        words += [] if value is None else [f"--{name}", str(value)]
+    words += ["--without-text"] if args.without_text else []
+    words += ["--threads", str(args.threads)] if args.threads != 1 else []
+    return shlex.join(words)
+
+
+def _check_figures(args: argparse.Namespace, is_run: bool) -> None:
+    if args.explain is not None and args.figures is None:
+        raise InputError(f"--explain: got {args.explain} without --figures: name a folder to draw into, --figures DIR")
+    if args.explain is not None and is_run:
+        raise InputError(
+            f"--explain: {args.what} is a run, expected a bundle: run `edgeser export` on a fold, "
+            "then evaluate the bundle with --corpus and --sessions"
+        )
+    if args.figures is not None:
+        check_report(args.figures)
+
+
+def _run_on_run(args: argparse.Namespace) -> int:
+    if args.corpus:
+        raise InputError(f"--corpus: {args.what} is a run, it has its predictions already: leave it out")
+    result = cross_validation(args.what)
+    if args.json:
+        print_json(result.as_dict())
+    else:
+        print(report_run(args.what))
+    if args.figures:
+        report = Report(
+            f"Evaluation of {args.what}",
+            command_line(args),
+            result.pooled,
+            result.folds,
+            "held-out session",
+            facts={"run": str(args.what), "edgeser": __version__},
+        )
+        _write(args.figures, report)
+    return 0
+
+
+def _run_on_bundle(args: argparse.Namespace) -> int:
+    result = evaluate_bundle(args)
+    if args.json:
+        print_json(result.metrics.as_dict())
+    else:
+        print(metrics_text(result.metrics))
+    if args.figures:
+        report = Report(
+            f"Evaluation of {args.what}",
+            command_line(args),
+            result.metrics,
+            result.sessions,
+            explanations=result.explanations,
+            facts={
+                "bundle": result.model,
+                "corpus": args.corpus,
+                "explained": f"{len(result.explanations)} utterances, spread over the emotions, not chosen by outcome",
+                "words": "left out" if args.without_text else "the corpus's transcripts",
+                "edgeser": __version__,
+            },
+        )
+        _write(args.figures, report)
+    return 0
+
+
+def _write(folder: Path, report: Report) -> None:
+    *_, page = write_report(folder, report)
+    log.info("wrote %s", page)
+
+
+def _utterances(args: argparse.Namespace, labels: Sequence[str]) -> list[Utterance]:
+    utterances = [u for u in read_corpus(args.corpus) if u.emotion in labels]
+    if args.sessions:
+        utterances = [u for u in utterances if u.session in args.sessions.split(",")]
+    if not utterances:
+        raise InputError(f"{args.corpus}: no utterances with {', '.join(labels)} in these sessions")
+    return utterances
+
+
+def _by_session(utterances: Sequence[Utterance], predicted: Sequence[str], labels: Sequence[str]) -> dict[str, Metrics]:
+    """Return the accuracies of each session; none where an utterance has no session, for it would be left out."""
+    names = sorted({u.session for u in utterances})
+    if "" in names:
+        return {}
+    pairs: dict[str, tuple[list[str], list[str]]] = {name: ([], []) for name in names}
+    for utterance, guess in zip(utterances, predicted, strict=True):
+        pairs[utterance.session][0].append(guess)
+        pairs[utterance.session][1].append(str(utterance.emotion))
+    return {name: measure(guesses, truths, labels) for name, (guesses, truths) in pairs.items()}

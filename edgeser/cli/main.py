@@ -20,10 +20,14 @@ COMMANDS = {
     "train": "train a model, one per held-out session",
     "evaluate": "accuracies of a run or a bundle",
     "export": "turn a trained model into a bundle",
+    "export-encoder": "turn a pretrained encoder into a frontend",
 }
 
 _USAGE_ERRORS = (InputError, BundleError, MissingDependencyError)
-_EXTRAS = {"torch": "train", "lightning": "train", "onnx": "export", "onnxscript": "export", "onnxsim": "export"}
+_EXTRAS = {
+    **dict.fromkeys(("torch", "lightning", "matplotlib"), "train"),
+    **dict.fromkeys(("onnx", "onnxscript", "onnxsim", "transformers"), "export"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _overview(command)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        module = importlib.import_module(f"edgeser.cli.{command}")
+        module = importlib.import_module(f"edgeser.cli.{command.replace('-', '_')}")
         parser = argparse.ArgumentParser(
             prog=f"edgeser {command}",
             description=module.__doc__,
@@ -76,7 +80,7 @@ def _overview(command: str) -> int:
         print(f"edgeser {edgeser.__version__}")
         return 0
     lines = ["usage: edgeser COMMAND [OPTION ...]", ""]
-    lines += [f"  {name:<10} {what}" for name, what in COMMANDS.items()]
+    lines += [f"  {name:<14} {what}" for name, what in COMMANDS.items()]
     lines += ["", "edgeser COMMAND --help shows a command's options and an example."]
     if command in ("", "-h", "--help"):
         print("\n".join(lines))

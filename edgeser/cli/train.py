@@ -5,6 +5,7 @@ on the held-out session and its checkpoint lie in RUN/fold-<session>/.
 
 examples:
   edgeser train --corpus manifest:corpus.csv --out runs/ks
+  edgeser train --corpus manifest:corpus.csv --audio-encoder encoders/whisper --out runs/whisper
   edgeser train --corpus manifest:corpus.csv --out runs/dense --set sparse=false --sessions 1
   edgeser train --corpus manifest:corpus.csv --out runs/final --sessions none
 """
@@ -31,7 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--modalities", type=comma_separated, default=("audio", "text"), help="audio,text")
     parser.add_argument("--sessions", default="all", help="sessions to hold out: all, none, or for example 1,2")
     parser.add_argument("--exclude", type=Path, metavar="FILE", help="ids to leave out, one a line")
-    parser.add_argument("--bins", type=int, choices=BINS, default=80, help="mel bins (80)")
+    parser.add_argument(
+        "--audio-encoder", type=Path, metavar="DIR", help="from edgeser export-encoder; log-mel energies"
+    )
+    parser.add_argument("--text-encoder", type=Path, metavar="DIR", help="from edgeser export-encoder; word vectors")
+    parser.add_argument("--bins", type=int, choices=BINS, default=80, help="mel bins, without --audio-encoder (80)")
     parser.add_argument("--word-vectors", type=Path, metavar="FILE", help="GloVe text file; GloVe 6B 50d")
     parser.add_argument("--epochs", type=positive, default=Recipe.epochs)
     parser.add_argument("--batch-size", type=positive, default=Recipe.batch_size)
@@ -57,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
             sessions=sessions,
             hold_out=args.sessions != "none",
             exclude=_ids(args.exclude),
+            audio_encoder=args.audio_encoder,
+            text_encoder=args.text_encoder,
             bins=args.bins,
             word_vectors=args.word_vectors,
             recipe=Recipe(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -31,10 +31,12 @@ class ModelOutput(NamedTuple):
     Attributes:
         logits: `(N, classes)`.
         importance: Per modality `(N, length)`, >= 0, 0 in padded rows; empty for families without one.
+        parts: In training, logits `(N, classes)` of parts of the model that are to recognise emotion by themselves.
     """
 
     logits: Tensor
     importance: dict[str, Tensor]
+    parts: dict[str, Tensor] = {}  # noqa: RUF012  (never changed)
 
 
 class EmotionModel(nn.Module):
@@ -58,6 +60,13 @@ class EmotionModel(nn.Module):
 
         Args:
             inputs: For each modality `<name>` `(N, length, dim)` float32 and `<name>_length` `(N,)` int32.
+        """
+
+    def prepare(self, batches: Iterable[Mapping[str, Tensor]]) -> None:
+        """Take from the training split what is measured, not learned; called once, before training.
+
+        Args:
+            batches: Inputs as `forward` takes them, not augmented.
         """
 
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,12 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from edgeser.models.base import EmotionModel, InputSpec, ModelOutput
-from edgeser.nn.positions import masked_mean, sinusoids, valid_rows
-from edgeser.nn.stems import ConvStem, LinearStem, Stem
+from edgeser.nn.positions import masked_mean, masked_statistics, sinusoids, valid_rows
+from edgeser.nn.relevance import (
+    classifier_gradient,
+    contrast,
+    mean_contribution,
+    relevance,
+    statistics_contribution,
+)
+from edgeser.nn.skip import StatisticsSkip
+from edgeser.nn.stems import ConvStem, LinearStem, PoolStem, Stem
 from edgeser.nn.transformer import CrossAttentionBlock, LayerSizes, Stream, TransformerLayer, unmasked
 from edgeser.runtime.errors import InputError
 
-_STEMS = ("none", "linear", "conv")
+READOUTS = ("attention", "relevance")
+_STEMS = ("none", "linear", "conv", "pool")
+_POOLED = {"audio": 8, "text": 1}  # rows of an encoder that become one: 160 ms of speech, one token of text
 
 
 @dataclass(frozen=True)
@@ -28,8 +38,10 @@ class BranchConfig:
         dim: Width of an input row.
         width: Width inside the model.
         ffn: Hidden width of the feed-forward networks.
-        stem: `none` (width = dim), `linear`, or `conv` (convolutions, one row for eight).
+        stem: `none` (width = dim), `linear`, `conv` (convolutions, one row for eight), or `pool` (the mean of
+            `pool` rows, projected).
         frontend: Kind of the frontend that delivers the rows.
+        pool: Rows in for one row out of a `pool` stem.
     """
 
     length: int
@@ -38,6 +50,7 @@ class BranchConfig:
     ffn: int
     stem: str = "linear"
     frontend: str = ""
+    pool: int = 1
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,12 @@ class KSTransformerConfig:
         sparse: `False` replaces key-sparse by vanilla attention everywhere (the ablation).
         mask_padding: Leave padded rows out of every attention and of the mean. The published system masks
             them in feature extraction and cross attention only.
+        skip: Dropout on a skip from the mean and deviation of each modality's input rows straight to the logits;
+            `None` for no skip. The published system has none: with a pretrained encoder and little data, most of
+            what there is to learn is linear in these statistics, and the attention learns what they miss.
+        fusion_drop: In training, share of the samples for which a model with skips does without its fusion's logits.
+        readout: What the importance of a row is: `attention`, the column sums of the last deep fusion layer, mean
+            over heads, as published; or `relevance`, the row's contribution to the winning logit.
         dropout: In training, on sublayer outputs and in the classifier.
         attention_dropout: In training, on attention weights.
     """
@@ -64,6 +83,9 @@ class KSTransformerConfig:
     keep_rate: float = 0.5
     sparse: bool = True
     mask_padding: bool = False
+    skip: float | None = None
+    fusion_drop: float = 0.0
+    readout: str = "attention"
     dropout: float = 0.5
     attention_dropout: float = 0.5
 
@@ -74,6 +96,8 @@ class KSTransformerConfig:
             raise InputError(f"ks-transformer: got keep_rate {self.keep_rate}, expected above 0 and at most 1")
         if len(self.layers) != 3 or min(self.layers) < 0:
             raise InputError(f"ks-transformer: got layers {self.layers}, expected three counts, for example 5,3,2")
+        if self.readout not in READOUTS:
+            raise InputError(f"ks-transformer: got readout {self.readout!r}, expected {' or '.join(READOUTS)}")
         for name, branch in self.branches.items():
             if branch.width % self.heads:
                 raise InputError(f"ks-transformer: {name} width {branch.width} is no multiple of {self.heads} heads")
@@ -91,8 +115,8 @@ class KSTransformer(EmotionModel):
     each modality's own features), deep fusion (KS-Transformers), mean over time, classifier. Paper, figure 2;
     the facts it leaves open are listed in `docs/models.md`.
 
-    The importance of a row is the mean over heads of its column sums in the last deep fusion layer
-    (in the last layer there is, when deep fusion has none).
+    The importance of a row is, by `readout`, the mean over heads of its column sums in the last deep fusion layer
+    (in the last layer there is, when deep fusion has none), or its contribution to the winning logit.
     """
 
     family = "ks-transformer"
@@ -115,8 +139,12 @@ class KSTransformer(EmotionModel):
                     for _ in range(ccabs)
                 )
         self.fusion = nn.ModuleDict({n: self._layers(b, fusion, keep_rate) for n, b in config.branches.items()})
-        self.importances = tuple(config.branches) if extraction + fusion else ()
+        self.importances = tuple(config.branches) if extraction + fusion or config.readout == "relevance" else ()
         self.classifier = _classifier(sum(b.width for b in config.branches.values()), config.classes, config.dropout)
+        self.skips = nn.ModuleDict()
+        if config.skip is not None:
+            for name, branch in config.branches.items():
+                self.skips[name] = StatisticsSkip(branch.dim, config.classes, config.skip)
         for name, branch in config.branches.items():
             rows = self._stem(name).rows(branch.length)
             self.register_buffer(f"{name}_positions", sinusoids(rows, branch.width), persistent=False)
@@ -130,14 +158,59 @@ class KSTransformer(EmotionModel):
             streams[name], importance[name] = _through(self.extraction[name], stream)
         if self.interaction:
             streams = {name: self._interact(name, streams) for name in streams}
-        means = []
+        fused: dict[str, Stream] = {}
         for name, stream in streams.items():
-            fused, last = _through(self.fusion[name], stream if self.config.mask_padding else unmasked(stream))
+            fused[name], last = _through(self.fusion[name], stream if self.config.mask_padding else unmasked(stream))
             importance[name] = importance[name] if last is None else last
-            means.append(masked_mean(fused.rows, fused.length))
-        logits = self.classifier(torch.cat(means, dim=-1))
-        spread = {n: self._per_input_row(n, i, inputs) for n, i in importance.items() if i is not None}
+        pooled = torch.cat([masked_mean(stream.rows, stream.length) for stream in fused.values()], dim=-1)
+        logits = self.classifier(pooled)
+        statistics: dict[str, Tensor] = {}
+        parts = {"fusion": logits}
+        if self.training and self.skips:
+            logits = logits * (torch.rand_like(logits[:, :1]) >= self.config.fusion_drop)
+        for name, skip in self.skips.items():
+            statistics[name] = masked_statistics(inputs[name], inputs[f"{name}_length"])
+            parts[name] = skip(statistics[name], inputs[f"{name}_length"])
+            logits = logits + parts[name]
+        if self.training:
+            return ModelOutput(logits, {}, parts if self.skips else {})
+        if self.config.readout == "relevance":
+            return ModelOutput(logits, self._relevance(logits, pooled, fused, statistics, inputs))
+        spread = {n: self._per_input_row(n, i.mean(dim=1), inputs) for n, i in importance.items() if i is not None}
         return ModelOutput(logits, spread)
+
+    def _relevance(
+        self,
+        logits: Tensor,
+        pooled: Tensor,
+        fused: Mapping[str, Stream],
+        statistics: Mapping[str, Tensor],
+        inputs: Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """Return each input row's contribution to the winning logit, through deep fusion and through the skip."""
+        direction = contrast(logits)
+        gradients = classifier_gradient(self.classifier, pooled, direction)
+        widths = [branch.width for branch in self.config.branches.values()]
+        found = {}
+        for (name, stream), gradient in zip(fused.items(), gradients.split(widths, dim=-1), strict=True):
+            through_fusion = mean_contribution(stream.rows, stream.length, gradient)
+            contribution = self._stem(name).spread(through_fusion, self.inputs[name].length)
+            length = inputs[f"{name}_length"]
+            if name in statistics:
+                along = cast(StatisticsSkip, self.skips[name]).gradient(direction)
+                contribution = contribution + statistics_contribution(inputs[name], statistics[name], length, along)
+            found[name] = relevance(contribution, length)
+        return found
+
+    def prepare(self, batches: Iterable[Mapping[str, Tensor]]) -> None:
+        """Standardise the skips by the training split."""
+        found: dict[str, list[Tensor]] = {name: [] for name in self.skips}
+        for batch in batches if found else ():
+            for name, statistics in found.items():
+                length = batch[f"{name}_length"]
+                statistics.append(masked_statistics(batch[name], length)[length > 0])
+        for name, statistics in found.items():
+            cast(StatisticsSkip, self.skips[name]).fit(torch.cat(statistics))
 
     def _interact(self, name: str, streams: Mapping[str, Stream]) -> Stream:
         own = streams[name]
@@ -151,8 +224,8 @@ class KSTransformer(EmotionModel):
         return own.with_rows(own.rows + (own.rows + fused.rows))
 
     def _per_input_row(self, name: str, importance: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Spread `(N, H, T)` column sums over the rows that went into the stem, padding at 0."""
-        spread = self._stem(name).spread(importance.mean(dim=1), self.inputs[name].length)
+        """Spread `(N, T)` column sums over the rows that went into the stem, padding at 0."""
+        spread = self._stem(name).spread(importance, self.inputs[name].length)
         return spread * valid_rows(inputs[f"{name}_length"], self.inputs[name].length)
 
     def _stem(self, name: str) -> Stem:
@@ -174,6 +247,9 @@ class KSTransformer(EmotionModel):
         elif name == "compact":
             sizes = {"audio": (96, 192), "text": (96, 192)}
             base = {"layers": (1, 1, 1), "heads": 4, "dropout": 0.2, "attention_dropout": 0.0, "mask_padding": True}
+            if any(spec.frontend == "onnx-encoder" for spec in inputs.values()):
+                sizes = {"audio": (64, 128), "text": (64, 128)}
+                base.update(dropout=0.4, skip=0.3, fusion_drop=0.3, readout="relevance")
         else:
             raise InputError(f"ks-transformer: got preset {name!r}, expected one of {', '.join(cls.presets)}")
         branches = {
@@ -184,6 +260,7 @@ class KSTransformer(EmotionModel):
                 ffn=ffn,
                 stem=_stem_kind(name, spec, width),
                 frontend=spec.frontend,
+                pool=_POOLED[modality],
             )
             for modality, spec in inputs.items()
             for width, ffn in [sizes.get(modality, sizes["audio"])]
@@ -202,8 +279,8 @@ class KSTransformer(EmotionModel):
 
 
 def _stem_kind(preset: str, spec: InputSpec, width: int) -> str:
-    if preset == "compact" and spec.frontend == "log-mel":
-        return "conv"
+    if preset == "compact" and spec.frontend in ("log-mel", "onnx-encoder"):
+        return "conv" if spec.frontend == "log-mel" else "pool"
     return "none" if spec.dim == width else "linear"
 
 
@@ -216,6 +293,8 @@ def _through(layers: nn.Module, stream: Stream) -> tuple[Stream, Tensor | None]:
 
 
 def _build_stem(branch: BranchConfig, dropout: float) -> Stem:
+    if branch.stem == "pool":
+        return PoolStem(branch.dim, branch.width, branch.pool, dropout)
     if branch.stem == "conv":
         return ConvStem(branch.dim, branch.width, dropout)
     return LinearStem(branch.dim, branch.width) if branch.stem == "linear" else LinearStem(branch.dim, None)

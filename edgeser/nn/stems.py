@@ -32,6 +32,45 @@ class LinearStem(Stem):
         return self.project(x), length
 
 
+class PoolStem(Stem):
+    """The mean over every few rows, projected.
+
+    Rows of a pretrained encoder (20 ms) are finer than emotion needs and wide: pooled first, the projection and all
+    attention after it cost a fraction.
+
+    Args:
+        dim: Width of an input row.
+        width: Width of the rows that come out.
+        stride: Rows in for one row out.
+        dropout: On the rows that come out.
+    """
+
+    def __init__(self, dim: int, width: int, stride: int, dropout: float) -> None:
+        super().__init__()
+        self.stride = stride
+        self.project = nn.Linear(dim, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        """Take `(N, T, dim)`, return `(N, T / stride, width)` and the valid rows `(N,)`, rounded up."""
+        rows = x.shape[1]
+        groups = self.rows(rows)
+        place = torch.arange(rows, device=x.device) // self.stride
+        members = (place == torch.arange(groups, device=x.device)[:, None]).to(x.dtype)  # (groups, T)
+        inside = members * valid_rows(length, rows)[:, None]  # (N, groups, T)
+        mean = torch.matmul(inside / inside.sum(dim=2, keepdim=True).clamp(min=1.0), x)
+        pooled = self.dropout(self.project(mean))
+        length = torch.div(length + self.stride - 1, self.stride, rounding_mode="floor").to(length.dtype)
+        return pooled * valid_rows(length, groups)[:, :, None], length
+
+    def rows(self, length: int) -> int:
+        return (length + self.stride - 1) // self.stride
+
+    def spread(self, importance: Tensor, length: int) -> Tensor:
+        """Share each row's importance among the rows that it stands for: `(N, length)`."""
+        return (importance / self.stride).repeat_interleave(self.stride, dim=1)[:, :length]
+
+
 class ConvStem(Stem):
     """Three convolutions over time and frequency, one row out for eight in, then one projection.
 

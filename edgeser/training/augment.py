@@ -1,4 +1,4 @@
-"""Augmentation of log-mel energies and of words, drawn afresh for every sample."""
+"""Augmentation of log-mel energies, of encoder rows and of words, drawn afresh for every sample."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeser.runtime.frontends.base import Rows
+from edgeser.runtime.frontends import Rows, Statistics
 
 _NEPER_PER_DB = np.log(10.0) / 10.0  # natural log of power, per decibel
 
 
 @dataclass(frozen=True)
-class AudioAugmentation:
+class LogMelAugmentation:
     """How far the audio of a training sample may be moved.
 
     Attributes:
@@ -39,6 +39,10 @@ class AudioAugmentation:
     frequency_masks: int = 2
     frequency_mask_bins: int = 12
 
+    def rows(self, energies: Rows, statistics: Statistics, rng: np.random.Generator) -> Rows:
+        """Turn `(n, bins)` log energies into augmented, normalised rows."""
+        return self.mask(statistics.normalise(self.energies(energies, rng)), rng)
+
     def energies(self, rows: Rows, rng: np.random.Generator) -> Rows:
         """Change speaker, level, noise and start of `(n, bins)` log energies."""
         rows = rows[rng.integers(0, min(self.start_rows, rows.shape[0] // 2) + 1) :]
@@ -63,6 +67,30 @@ class AudioAugmentation:
         return rows
 
 
+@dataclass(frozen=True)
+class EncoderAugmentation:
+    """How far the rows of a pretrained encoder may be moved.
+
+    Attributes:
+        speeds: Playing speeds to draw from. One is the default: faster, louder, filtered or noisy copies of the
+            proxy corpus made the model worse (`docs/results.md`), since level, pitch and pace are what it listens to.
+        spans: How many spans of time are cut out.
+        span_rows: Longest of them.
+    """
+
+    speeds: tuple[float, ...] = (1.0,)
+    spans: int = 2
+    span_rows: int = 20
+
+    def rows(self, rows: Rows, statistics: Statistics, rng: np.random.Generator) -> Rows:
+        """Cut random spans out of `(n, dim)` rows, at most a quarter of them each, and normalise what stays."""
+        for _ in range(self.spans):
+            width = int(rng.integers(0, min(self.span_rows, rows.shape[0] // 4) + 1))
+            start = int(rng.integers(0, rows.shape[0] - width + 1))
+            rows = np.delete(rows, slice(start, start + width), axis=0)
+        return statistics.normalise(rows)
+
+
 def stretch_bins(rows: Rows, factor: float) -> Rows:
     """Read bin `b * factor` where bin `b` was, between bins in a straight line."""
     bins = rows.shape[1]
@@ -83,7 +111,7 @@ def add_noise(rows: Rows, snr_db: float, rng: np.random.Generator) -> Rows:
     return noisy
 
 
-def drop_words(rows: Rows, share: float, rng: np.random.Generator) -> Rows:
-    """Leave each of `(n, dim)` word rows out with a probability, but never all of them."""
+def drop_rows(rows: Rows, share: float, rng: np.random.Generator) -> Rows:
+    """Leave each of `(n, dim)` rows out with a probability, but never all of them."""
     kept = np.flatnonzero(rng.random(rows.shape[0]) >= share)
     return rows[kept] if kept.size else rows

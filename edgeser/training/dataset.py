@@ -10,11 +10,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from edgeser.corpora import Utterance
-from edgeser.runtime.frontends import Features, LogMel, Token, WordVectors, fit_length
-from edgeser.runtime.frontends.base import Rows
-from edgeser.runtime.frontends.word_vectors import MARKS
-from edgeser.training.augment import drop_words
-from edgeser.training.features import audio_key
+from edgeser.runtime.frontends import AudioFrontend, Features, Frontend, fit_length
+from edgeser.training.augment import drop_rows
+from edgeser.training.features import LineFeatures, RecordingFeatures, audio_key
 from edgeser.training.recipe import Recipe
 
 Sample = dict[str, Tensor]
@@ -26,7 +24,7 @@ class EmotionDataset(Dataset[Sample]):
     Args:
         utterances: Labelled utterances.
         frontends: By modality, with the statistics of the training split.
-        energies: Audio features by `(audio key, speed)`; see `FeatureCache.corpus`.
+        features: Rows by modality.
         labels: Emotions in the order of the classes.
         recipe: Augments with it; `None` for evaluation, which changes nothing.
     """
@@ -34,8 +32,8 @@ class EmotionDataset(Dataset[Sample]):
     def __init__(
         self,
         utterances: Sequence[Utterance],
-        frontends: Mapping[str, LogMel | WordVectors],
-        energies: Mapping[tuple[str, float], Rows],
+        frontends: Mapping[str, Frontend],
+        features: Mapping[str, RecordingFeatures | LineFeatures],
         labels: Sequence[str],
         recipe: Recipe | None = None,
     ) -> None:
@@ -43,9 +41,8 @@ class EmotionDataset(Dataset[Sample]):
         self.frontends = frontends
         self.recipe = recipe
         self.epoch = 0
-        self._energies = energies
+        self._features = features
         self._classes = [labels.index(u.emotion or "") for u in utterances]
-        self._tokens = [self._cut(u) for u in utterances]
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -63,36 +60,31 @@ class EmotionDataset(Dataset[Sample]):
             sample[f"{name}_length"] = torch.tensor(one.valid, dtype=torch.int32)
         return sample
 
-    def _cut(self, utterance: Utterance) -> list[Token]:
-        frontend = self.frontends.get("text")
-        return frontend.tokens(utterance.transcript or "") if isinstance(frontend, WordVectors) else []
-
     def _plain(self, index: int) -> dict[str, Features]:
-        features = {}
-        for name, frontend in self.frontends.items():
-            if isinstance(frontend, LogMel):
-                rows = frontend.normalise(self._energies[audio_key(self.utterances[index]), 1.0])
-            else:
-                rows = frontend.rows(self._tokens[index])
-            features[name] = fit_length(rows, frontend.length)
-        return features
+        rows = {}
+        for name, source in self._features.items():
+            rows[name] = source.rows(self.utterances[index])
+            frontend = self.frontends[name]
+            if isinstance(frontend, AudioFrontend):
+                rows[name] = frontend.statistics.normalise(rows[name])
+        return {name: fit_length(rows[name], self.frontends[name].length) for name in self.frontends}
 
     def _augmented(self, index: int, recipe: Recipe) -> dict[str, Features]:
         # Seeded by epoch and place, so that a resumed run draws what an uninterrupted one would have drawn.
         rng = np.random.default_rng((recipe.seed, self.epoch, index))
+        utterance = self.utterances[index]
         dropped = self._dropped_modality(recipe, rng)
         features = {}
         for name, frontend in self.frontends.items():
-            if isinstance(frontend, LogMel):
-                speed = float(rng.choice(recipe.augmentation.speeds))
-                energies = self._energies[audio_key(self.utterances[index]), speed]
-                rows = frontend.normalise(recipe.augmentation.energies(energies, rng))
-                rows = recipe.augmentation.mask(rows, rng)
+            source = self._features[name]
+            if isinstance(source, RecordingFeatures):
+                assert isinstance(frontend, AudioFrontend)
+                augmentation = recipe.augmentation(frontend.kind)
+                speed = float(rng.choice(augmentation.speeds))
+                rows = augmentation.rows(source.rows(utterance, speed), frontend.statistics, rng)
             else:
-                tokens = self._tokens[index]
-                if rng.random() < recipe.mark_drop:
-                    tokens = [token for token in tokens if token.text not in MARKS]
-                rows = drop_words(frontend.rows(tokens), recipe.word_drop, rng)
+                rows = source.rows(utterance, unmarked=rng.random() < recipe.mark_drop)
+                rows = drop_rows(rows, recipe.word_drop, rng)
             features[name] = fit_length(rows[:0] if name == dropped else rows, frontend.length)
         return features
 

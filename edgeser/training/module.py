@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from edgeser.models import EmotionModel
+from edgeser.models import EmotionModel, ModelOutput
 from edgeser.training.dataset import Sample
 from edgeser.training.recipe import Recipe
 
@@ -33,12 +33,16 @@ class EmotionModule(lightning.LightningModule):
         # Dropout is drawn by step, so that a resumed run equals an uninterrupted one.
         torch.manual_seed(self.recipe.seed * 1_000_003 + self.global_step)
         label = batch.pop("label")
-        logits = self.model(batch).logits
-        loss = functional.cross_entropy(
-            logits, label, self.get_buffer("class_weights"), label_smoothing=self.recipe.label_smoothing
-        )
+        output: ModelOutput = self.model(batch)
+        loss = self._loss(output.logits, label)
+        for part in output.parts.values():
+            loss = loss + self.recipe.part_weight * self._loss(part, label)
         self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True)
         return loss
+
+    def _loss(self, logits: Tensor, label: Tensor) -> Tensor:
+        weights = self.get_buffer("class_weights")
+        return functional.cross_entropy(logits, label, weights, label_smoothing=self.recipe.label_smoothing)
 
     def configure_optimizers(self) -> lightning.pytorch.utilities.types.OptimizerLRScheduler:
         optimizer = torch.optim.AdamW(

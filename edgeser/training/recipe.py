@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from edgeser.runtime.errors import InputError
-from edgeser.training.augment import AudioAugmentation
+from edgeser.training.augment import EncoderAugmentation, LogMelAugmentation
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,15 @@ class Recipe:
         warmup_share: Share of all steps.
         weight_decay: AdamW's.
         label_smoothing: Mass moved from the label to all classes.
+        part_weight: Weight of the loss of each of a model's parts beside the loss of the whole.
         average_decay: Decay of the exponential moving average of the weights; the average is what is kept.
         text_drop: Share of the samples that train without words, so that the model degrades to audio alone.
         audio_drop: Share of the samples that train without audio, so that words are learned too.
         word_drop: Share of the words left out of a line.
         mark_drop: Share of the lines that lose their `!` and `?`, as if a recogniser had written them.
         seed: Of weights, order and augmentation.
-        augmentation: Of the audio.
+        log_mel: Augmentation of log-mel energies.
+        encoder: Augmentation of a speech encoder's rows.
     """
 
     epochs: int = 40
@@ -34,13 +36,19 @@ class Recipe:
     warmup_share: float = 0.1
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
+    part_weight: float = 1.0
     average_decay: float = 0.98
     text_drop: float = 0.15
     audio_drop: float = 0.1
     word_drop: float = 0.1
     mark_drop: float = 0.5
     seed: int = 1
-    augmentation: AudioAugmentation = field(default_factory=AudioAugmentation)
+    log_mel: LogMelAugmentation = field(default_factory=LogMelAugmentation)
+    encoder: EncoderAugmentation = field(default_factory=EncoderAugmentation)
+
+    def augmentation(self, frontend: str) -> LogMelAugmentation | EncoderAugmentation:
+        """Return the augmentation for a kind of audio frontend."""
+        return self.log_mel if frontend == "log-mel" else self.encoder
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:

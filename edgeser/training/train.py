@@ -22,12 +22,12 @@ from edgeser.corpora import Fold, Utterance, leave_one_session_out, read_corpus,
 from edgeser.models import InputSpec, build_model
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.files import replacing, write_text
-from edgeser.runtime.frontends import LogMel, WordVectors
+from edgeser.runtime.frontends import AudioFrontend, Frontend, LogMel, TextFrontend, read_frontend
 from edgeser.runtime.labels import FOUR_EMOTIONS
 from edgeser.runtime.metrics import Metrics, measure
 from edgeser.training.dataset import EmotionDataset, OnePerRecording, Sample
 from edgeser.training.evaluation import read_predictions
-from edgeser.training.features import FeatureCache, audio_key, statistics
+from edgeser.training.features import LineFeatures, RecordingFeatures, audio_key
 from edgeser.training.glove import load_word_vectors
 from edgeser.training.module import EmotionModule, balanced_weights
 from edgeser.training.recipe import Recipe
@@ -53,8 +53,10 @@ class TrainOptions:
         hold_out: `False` trains one model on all sessions.
         exclude: Ids of utterances that are left out altogether.
         labels: Emotions to tell apart; utterances with others are left out.
-        bins: Mel bins of the audio frontend.
-        word_vectors: GloVe text file; `None` for GloVe 6B 50d.
+        audio_encoder: Folder of a speech encoder (`edgeser export-encoder`); `None` for log-mel energies.
+        text_encoder: Folder of a text encoder; `None` for word vectors.
+        bins: Mel bins, where there is no speech encoder.
+        word_vectors: GloVe text file, where there is no text encoder; `None` for GloVe 6B 50d.
         recipe: Numbers to train by.
     """
 
@@ -68,6 +70,8 @@ class TrainOptions:
     hold_out: bool = True
     exclude: frozenset[str] = frozenset()
     labels: tuple[str, ...] = FOUR_EMOTIONS
+    audio_encoder: Path | None = None
+    text_encoder: Path | None = None
     bins: int = 80
     word_vectors: Path | None = None
     recipe: Recipe = field(default_factory=Recipe)
@@ -82,7 +86,8 @@ class TrainOptions:
         for name in ("out", "sessions"):
             del values[name]
         values["exclude"] = sorted(self.exclude)
-        values["word_vectors"] = None if self.word_vectors is None else str(self.word_vectors)
+        for name in ("word_vectors", "audio_encoder", "text_encoder"):
+            values[name] = None if values[name] is None else str(values[name])
         plain: dict[str, Any] = json.loads(json.dumps(values))
         return plain
 
@@ -111,11 +116,36 @@ def train(options: TrainOptions) -> list[FoldResult]:
     utterances = usable(read_corpus(options.corpus), options)
     folds = leave_one_session_out(utterances, options.sessions) if options.hold_out else [train_on_all(utterances)]
     _claim(options)
-    text = load_word_vectors(options.word_vectors) if "text" in options.modalities else None
-    energies: dict[tuple[str, float], Any] = {}
+    features = load_features(options)
+    if all((fold_folder(options.out, fold.name) / "model.json").is_file() for fold in folds):
+        return [_train_fold(fold, options, features) for fold in folds]
+    for source in features.values():
+        if isinstance(source, RecordingFeatures):
+            source.prepare(utterances, options.recipe.augmentation(source.frontend.kind).speeds)
+        else:
+            source.prepare(utterances)
+    return [_train_fold(fold, options, features) for fold in folds]
+
+
+def load_features(options: TrainOptions) -> dict[str, RecordingFeatures | LineFeatures]:
+    """Open the frontends that a run trains on.
+
+    Raises:
+        InputError: An encoder's folder holds no frontend of its modality.
+    """
+    features: dict[str, RecordingFeatures | LineFeatures] = {}
     if "audio" in options.modalities:
-        energies = FeatureCache(LogMel(options.bins)).corpus(utterances, options.recipe.augmentation.speeds)
-    return [_train_fold(fold, options, text, energies) for fold in folds]
+        audio = LogMel(options.bins) if options.audio_encoder is None else read_frontend(options.audio_encoder)
+        if not isinstance(audio, AudioFrontend):
+            raise InputError(f"{options.audio_encoder}: got a text frontend, expected one for audio")
+        features["audio"] = RecordingFeatures(audio)
+    if "text" in options.modalities:
+        encoder = options.text_encoder
+        text = load_word_vectors(options.word_vectors) if encoder is None else read_frontend(encoder)
+        if not isinstance(text, TextFrontend):
+            raise InputError(f"{options.text_encoder}: got an audio frontend, expected one for text")
+        features["text"] = LineFeatures(text)
+    return features
 
 
 def usable(utterances: Sequence[Utterance], options: TrainOptions) -> list[Utterance]:
@@ -150,23 +180,25 @@ def _claim(options: TrainOptions) -> None:
 
 
 def _train_fold(
-    fold: Fold, options: TrainOptions, text: WordVectors | None, energies: Mapping[tuple[str, float], Any]
+    fold: Fold, options: TrainOptions, features: Mapping[str, RecordingFeatures | LineFeatures]
 ) -> FoldResult:
     folder = fold_folder(options.out, fold.name)
     if not (folder / "model.json").is_file():
-        frontends = _fit_frontends(fold, options, text, energies)
+        frontends = _fit_frontends(fold, features)
         recipe, labels = options.recipe, options.labels
-        training_set = EmotionDataset(fold.train, frontends, energies, labels, recipe)
+        training_set = EmotionDataset(fold.train, frontends, features, labels, recipe)
         lightning.seed_everything(recipe.seed, verbose=False)
         inputs = {n: InputSpec(f.length, f.dim, f.kind) for n, f in frontends.items()}
         model = build_model(options.family, options.preset, inputs, len(labels), **options.changes)
+        once = list({audio_key(u): u for u in fold.train}.values())
+        model.prepare(DataLoader(EmotionDataset(once, frontends, features, labels), recipe.batch_size))
         log.info("fold %s: %d parameters, %d utterances", fold.name, model.parameter_count(), len(fold.train))
         _fit(EmotionModule(model, recipe, balanced_weights(training_set.classes, len(labels))), training_set, folder)
         trained = TrainedModel(
             model.eval(), options.preset, frontends, labels, {**options.as_dict(), "held_out": fold.name}
         )
         if fold.test:
-            test_set = EmotionDataset(fold.test, frontends, energies, labels)
+            test_set = EmotionDataset(fold.test, frontends, features, labels)
             write_predictions(folder / "predictions.csv", fold.test, predict(trained, test_set), labels)
         trained.save(folder)
     metrics = None
@@ -176,16 +208,14 @@ def _train_fold(
     return FoldResult(fold.name, folder, metrics)
 
 
-def _fit_frontends(
-    fold: Fold, options: TrainOptions, text: WordVectors | None, energies: Mapping[tuple[str, float], Any]
-) -> dict[str, LogMel | WordVectors]:
+def _fit_frontends(fold: Fold, features: Mapping[str, RecordingFeatures | LineFeatures]) -> dict[str, Frontend]:
     """Statistics come from the training split alone."""
-    frontends: dict[str, LogMel | WordVectors] = {}
-    if "audio" in options.modalities:
-        mean, std = statistics([energies[key, 1.0] for key in {audio_key(u): None for u in fold.train}])
-        frontends["audio"] = LogMel(options.bins, mean=mean, std=std)
-    if text is not None:
-        frontends["text"] = text
+    frontends: dict[str, Frontend] = {}
+    for name, source in features.items():
+        if isinstance(source, RecordingFeatures):
+            frontends[name] = source.frontend.with_statistics(source.statistics(fold.train))
+        else:
+            frontends[name] = source.frontend
     return frontends
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from edgeser.models import EmotionModel, restore_model
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.files import replacing, write_text
-from edgeser.runtime.frontends import Frontend, restore_frontend
+from edgeser.runtime.frontends import Frontend, read_frontend, write_frontend
 
 _DESCRIPTION = "model.json"
 _WEIGHTS = "model.safetensors"
@@ -40,11 +40,7 @@ class TrainedModel:
     def save(self, folder: Path) -> None:
         """Write the model into a folder; the description comes last, so a folder that has one is whole."""
         for name, frontend in self.frontends.items():
-            place = folder / "frontends" / name
-            place.mkdir(parents=True, exist_ok=True)
-            for file, content in frontend.files().items():
-                with replacing(place / file) as part:
-                    part.write_bytes(content)
+            write_frontend(folder / "frontends" / name, frontend)
         with replacing(folder / _WEIGHTS) as part:
             save_file({k: v.contiguous() for k, v in self.model.state_dict().items()}, part)
         description = {
@@ -52,9 +48,7 @@ class TrainedModel:
             "preset": self.preset,
             "config": self.model.configuration(),
             "labels": list(self.labels),
-            "frontends": {
-                name: {"length": f.length, "kind": f.kind, **f.options()} for name, f in self.frontends.items()
-            },
+            "frontends": list(self.frontends),
             "training": dict(self.training),
         }
         write_text(folder / _DESCRIPTION, json.dumps(description, indent=2) + "\n")
@@ -71,14 +65,7 @@ class TrainedModel:
         description = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
         model = restore_model(description["family"], description["config"])
         model.load_state_dict(load_file(folder / _WEIGHTS))
-        frontends = {
-            name: restore_frontend(spec["length"], spec, _reader(folder / "frontends" / name))
-            for name, spec in description["frontends"].items()
-        }
+        frontends = {name: read_frontend(folder / "frontends" / name) for name in description["frontends"]}
         return cls(
             model.eval(), description["preset"], frontends, tuple(description["labels"]), description["training"]
         )
-
-
-def _reader(folder: Path) -> Any:
-    return lambda name: (folder / name).read_bytes()

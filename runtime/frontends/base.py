@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
+from edgeser.runtime.engines.base import Engine
 from edgeser.runtime.errors import BundleError, InputError
+from edgeser.runtime.frontends.statistics import Rows, Statistics
 
-Rows = NDArray[np.float32]
 ReadFile = Callable[[str], bytes]
 """Gives the content of one of a frontend's own files, by its name."""
+OpenGraph = Callable[[bytes], Engine]
+"""Opens an encoder's graph with the engine and threads that its user chose."""
 
 
 @dataclass(frozen=True)
@@ -65,24 +67,41 @@ class Frontend(ABC):
 
     @classmethod
     @abstractmethod
-    def restore(cls, length: int, options: Mapping[str, Any], read: ReadFile) -> Frontend:
+    def restore(cls, length: int, options: Mapping[str, Any], read: ReadFile, open_graph: OpenGraph) -> Frontend:
         """Make the frontend again from what `options` and `files` gave."""
+
+    def close(self) -> None:  # noqa: B027  (most frontends hold nothing)
+        """Free what the frontend holds."""
 
 
 class AudioFrontend(Frontend):
-    """Samples to rows.
+    """Samples to rows, normalised by a training corpus's statistics.
 
     Attributes:
         hop_s: Seconds from one row to the next.
-        window_s: Seconds that one row sees.
+        window_s: Seconds that one row stands for.
+        statistics: What rows are normalised by.
     """
 
     hop_s: float
     window_s: float
+    statistics: Statistics
 
     @abstractmethod
+    def extract(self, samples: Samples) -> Rows:
+        """Return `(n, dim)` float32 rows, not normalised, for `(samples,)` float32 mono at 16 kHz, without padding.
+
+        Raises:
+            InputError: Shorter than one window.
+        """
+
+    @abstractmethod
+    def with_statistics(self, statistics: Statistics) -> AudioFrontend:
+        """Return the same frontend with other statistics."""
+
     def rows(self, samples: Samples) -> Rows:
-        """Return `(n, dim)` float32 rows for `(samples,)` float32 mono at 16 kHz, without padding."""
+        """Return normalised rows `(n, dim)`, without padding."""
+        return self.statistics.normalise(self.extract(samples))
 
     def check(self, samples: Samples) -> None:
         """Raise `InputError` when samples are shorter than one window."""

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.errors import BundleError, InputError
-from edgeser.runtime.frontends.base import AudioFrontend, ReadFile, Rows, option
+from edgeser.runtime.frontends.base import AudioFrontend, OpenGraph, ReadFile, option
+from edgeser.runtime.frontends.statistics import STATISTICS, Rows, Statistics
 
 BINS = (40, 80, 128)
-_STATISTICS = "statistics.safetensors"
 
 
 class LogMel(AudioFrontend):
@@ -25,31 +24,20 @@ class LogMel(AudioFrontend):
     Args:
         bins: Mel bins, 40, 80 or 128.
         length: Rows the model gets; 460 are 4.6 s.
-        mean: `(bins,)` global mean of each bin over a training corpus; zeros leave the energies as they are.
-        std: `(bins,)` global standard deviation of each bin.
+        statistics: Mean and deviation of each bin over a training corpus; `None` leaves the energies as they are.
     """
 
     kind = "log-mel"
     hop_s = 0.010
     window_s = 0.025
 
-    def __init__(
-        self,
-        bins: int = 80,
-        length: int = 460,
-        mean: NDArray[np.float32] | None = None,
-        std: NDArray[np.float32] | None = None,
-    ) -> None:
+    def __init__(self, bins: int = 80, length: int = 460, statistics: Statistics | None = None) -> None:
         if bins not in BINS:
             raise InputError(f"log-mel: got {bins} bins, expected one of {', '.join(map(str, BINS))}")
         self.dim = bins
         self.length = length
-        self.mean = np.zeros(bins, np.float32) if mean is None else mean.astype(np.float32)
-        self.std = np.ones(bins, np.float32) if std is None else std.astype(np.float32)
-        if self.mean.shape != (bins,) or self.std.shape != (bins,):
-            raise InputError(f"log-mel: mean {self.mean.shape} and std {self.std.shape}, expected ({bins},)")
-        if not (np.isfinite(self.mean).all() and np.isfinite(self.std).all() and (self.std > 0).all()):
-            raise InputError("log-mel: mean must be finite and std above 0 in every bin")
+        self.statistics = statistics or Statistics.none(bins)
+        self.statistics.check(bins)
 
         import kaldi_native_fbank
 
@@ -59,7 +47,7 @@ class LogMel(AudioFrontend):
         self._options.frame_opts.dither = 0.0
         self._options.mel_opts.num_bins = bins
 
-    def energies(self, samples: Samples) -> Rows:
+    def extract(self, samples: Samples) -> Rows:
         """Return `(n, bins)` log energies, not normalised, for `(samples,)` float32 mono at 16 kHz.
 
         Raises:
@@ -71,29 +59,18 @@ class LogMel(AudioFrontend):
         fbank.input_finished()
         return np.array([fbank.get_frame(i) for i in range(fbank.num_frames_ready)], dtype=np.float32)
 
-    def rows(self, samples: Samples) -> Rows:
-        return self.normalise(self.energies(samples))
-
-    def normalise(self, energies: Rows) -> Rows:
-        """Subtract the global mean and divide by the global deviation, bin by bin."""
-        normal: Rows = ((energies - self.mean) / self.std).astype(np.float32)
-        return normal
+    def with_statistics(self, statistics: Statistics) -> LogMel:
+        return LogMel(self.dim, self.length, statistics)
 
     def options(self) -> dict[str, Any]:
         return {"bins": self.dim}
 
     def files(self) -> dict[str, bytes]:
-        from safetensors.numpy import save
-
-        return {_STATISTICS: save({"mean": self.mean, "std": self.std})}
+        return {STATISTICS: self.statistics.to_bytes()}
 
     @classmethod
-    def restore(cls, length: int, options: Mapping[str, Any], read: ReadFile) -> LogMel:
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
+    def restore(cls, length: int, options: Mapping[str, Any], read: ReadFile, open_graph: OpenGraph) -> LogMel:
         try:
-            statistics = load(read(_STATISTICS))
-            return cls(option(options, "bins", int), length, statistics["mean"], statistics["std"])
-        except (KeyError, SafetensorError, InputError) as error:
-            raise BundleError(f"log-mel: {_STATISTICS} is not usable: {error}") from error
+            return cls(option(options, "bins", int), length, Statistics.from_bytes(read(STATISTICS)))
+        except InputError as error:
+            raise BundleError(f"log-mel: {STATISTICS} is not usable: {error}") from error

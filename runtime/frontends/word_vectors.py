@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeser.runtime.errors import BundleError, InputError
-from edgeser.runtime.frontends.base import ReadFile, Rows, TextFrontend, Token
+from edgeser.runtime.frontends.base import OpenGraph, ReadFile, TextFrontend, Token
+from edgeser.runtime.frontends.statistics import Rows
 
 _VECTORS = "vectors.safetensors"
 _VOCABULARY = "vocabulary.txt"
@@ -120,7 +121,7 @@ class WordVectors(TextFrontend):
         }
 
     @classmethod
-    def restore(cls, length: int, options: Mapping[str, Any], read: ReadFile) -> WordVectors:
+    def restore(cls, length: int, options: Mapping[str, Any], read: ReadFile, open_graph: OpenGraph) -> WordVectors:
         from safetensors import SafetensorError
         from safetensors.numpy import load
 

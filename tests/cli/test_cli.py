@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from edgeser.cli import evaluate
 from edgeser.cli.main import COMMANDS, main
 from edgeser.runtime.bundle import Bundle
+from edgeser.runtime.recognizer import default_bundle
+
+BUNDLE = str(default_bundle())
 
 
 def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -133,3 +137,66 @@ def test_from_corpus_to_bundle_and_back(
     capsys.readouterr()
     assert main(["evaluate", "m.edgeser", "--corpus", wide_corpus, "--sessions", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["utterances"] == 20
+
+
+def test_evaluate_a_bundle_draws_what_it_found(corpus: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = tmp_path / "figures"
+    assert main(["evaluate", BUNDLE, "--corpus", corpus, "--figures", str(folder), "--explain", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["utterances"] == 8
+    names = ["confusion.png", "explanation-1.png", "explanation-2.png", "report.html", "sessions.png"]
+    assert sorted(file.name for file in folder.iterdir()) == names
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 4
+    assert f"edgeser evaluate {BUNDLE} --corpus {corpus} --figures {folder} --explain 2</pre>" in page
+    assert "true: angry" in page
+    assert "true: happy" in page
+
+
+def test_evaluate_a_run_draws_its_held_out_sessions(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    header = "id,session,emotion,label,p_angry,p_happy,p_neutral,p_sad\n"
+    for session, label in (("1", "angry"), ("2", "sad")):
+        fold = tmp_path / "run" / f"fold-{session}"
+        fold.mkdir(parents=True)
+        (fold / "predictions.csv").write_text(f"{header}a,{session},angry,{label},1,0,0,0\n")
+    (tmp_path / "run" / "run.json").write_text("{}")
+    assert main(["evaluate", "run", "--figures", "out/figures"]) == 0
+    assert "mean     0.500  0.500" in capsys.readouterr().out
+    files = sorted(file.name for file in (tmp_path / "out" / "figures").iterdir())
+    assert files == ["confusion.png", "report.html", "sessions.png"]
+    page = (tmp_path / "out" / "figures" / "report.html").read_text(encoding="utf-8")
+    assert "held-out session" in page
+    assert "<pre>edgeser evaluate run --figures out/figures</pre>" in page
+    assert main(["evaluate", "run", "--figures", "new", "--explain", "1"]) == 2
+    error = capsys.readouterr().err
+    assert one_line(error), error
+    assert "--explain: run is a run, expected a bundle" in error
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--explain", "3"], "--explain: got 3 without --figures"),
+        (["--figures", "file"], "file is a file, expected a folder"),
+        (["--figures", "file/below"], "file is a file, expected a folder"),
+    ],
+)
+def test_figures_that_cannot_be_drawn_are_refused_before_the_work(
+    arguments: list[str],
+    message: str,
+    corpus: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(evaluate, "evaluate_bundle", lambda _: pytest.fail("the work was done"))
+    assert main(["evaluate", BUNDLE, "--corpus", corpus, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert one_line(error), error
+    assert message in error
+    assert (tmp_path / "file").read_text() == "mine"

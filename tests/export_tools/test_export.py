@@ -21,10 +21,10 @@ from edgeser.runtime import golden
 from edgeser.runtime.bundle import Bundle
 from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import InputError, ParityError
-from edgeser.runtime.frontends import LogMel
+from edgeser.runtime.frontends import LogMel, Statistics
 from edgeser.runtime.labels import FOUR_EMOTIONS
 from edgeser.runtime.recognizer import Runtime
-from edgeser.training.features import load_utterance, statistics
+from edgeser.training.features import load_utterance
 from edgeser.training.glove import load_word_vectors
 from edgeser.training.trained import TrainedModel
 
@@ -32,8 +32,8 @@ from edgeser.training.trained import TrainedModel
 def fresh(corpus: str, preset: str, modalities: tuple[str, ...] = ("audio", "text"), **changes: object) -> TrainedModel:
     """A model with random weights and real frontends: parity does not ask what it was trained on."""
     plain = LogMel(80)
-    mean, std = statistics([plain.energies(load_utterance(u)) for u in read_corpus(corpus)[:5]])
-    everything = {"audio": LogMel(80, mean=mean, std=std), "text": load_word_vectors(words=5000)}
+    known = Statistics.of(plain.extract(load_utterance(u)) for u in read_corpus(corpus)[:5])
+    everything = {"audio": plain.with_statistics(known), "text": load_word_vectors(words=5000)}
     frontends = {name: everything[name] for name in modalities}
     inputs = {name: InputSpec(f.length, f.dim, f.kind) for name, f in frontends.items()}
     torch.manual_seed(0)

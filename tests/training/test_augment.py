@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeser.training.augment import AudioAugmentation, add_noise, drop_words, stretch_bins
+from edgeser.runtime.frontends import Statistics
+from edgeser.training.augment import EncoderAugmentation, LogMelAugmentation, add_noise, drop_rows, stretch_bins
 
 
 @settings(max_examples=40, deadline=None)
@@ -13,7 +14,7 @@ from edgeser.training.augment import AudioAugmentation, add_noise, drop_words, s
 def test_any_length_stays_finite_and_no_longer(rows: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     energies = rng.normal(-8.0, 3.0, (rows, 80)).astype(np.float32)
-    augmentation = AudioAugmentation()
+    augmentation = LogMelAugmentation()
     moved = augmentation.energies(energies, rng)
     masked = augmentation.mask(moved, rng)
     assert moved.dtype == masked.dtype == np.float32
@@ -43,6 +44,16 @@ def test_noise_comes_at_the_stated_ratio(snr_db: float) -> None:
 def test_dropping_words_never_drops_all() -> None:
     rng = np.random.default_rng(0)
     rows = np.arange(12, dtype=np.float32).reshape(6, 2)
-    assert drop_words(rows, 0.0, rng).shape == rows.shape
-    assert all(drop_words(rows, 0.9, rng).shape[0] >= 1 for _ in range(50))
-    assert drop_words(rows[:0], 0.5, rng).shape == (0, 2)
+    assert drop_rows(rows, 0.0, rng).shape == rows.shape
+    assert all(drop_rows(rows, 0.9, rng).shape[0] >= 1 for _ in range(50))
+    assert drop_rows(rows[:0], 0.5, rng).shape == (0, 2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(count=st.integers(1, 460), seed=st.integers(0, 1000))
+def test_spans_are_cut_out_of_encoder_rows_and_the_rest_stays(count: int, seed: int) -> None:
+    rows = np.arange(count, dtype=np.float32)[:, None] * np.ones((1, 3), np.float32)
+    kept = EncoderAugmentation().rows(rows, Statistics.none(3), np.random.default_rng(seed))
+    assert count - 40 <= kept.shape[0] <= count
+    assert kept.shape[0] >= min(1, count)
+    assert (np.diff(kept[:, 0]) > 0).all()

@@ -19,7 +19,7 @@ from edgeser.training.evaluation import cross_validation, read_predictions
 from edgeser.training.glove import load_word_vectors
 from edgeser.training.module import EmotionModule, balanced_weights
 from edgeser.training.recipe import Recipe
-from edgeser.training.train import TrainOptions, train
+from edgeser.training.train import TrainOptions, load_features, train
 from edgeser.training.trained import TrainedModel
 
 SMALL = Recipe(epochs=3, batch_size=4)
@@ -89,7 +89,7 @@ def test_it_learns(corpus: str, tmp_path: Path) -> None:
     run = options(corpus, tmp_path / "run", recipe=recipe, hold_out=False, modalities=("text",), changes=plain)
     (result,) = train(run)
     trained = TrainedModel.load(result.folder)
-    data = EmotionDataset(read_corpus(corpus), trained.frontends, {}, FOUR_EMOTIONS)  # type: ignore[arg-type]
+    data = EmotionDataset(read_corpus(corpus), trained.frontends, load_features(run), FOUR_EMOTIONS)
     predicted = train_module.predict(trained, data).argmax(dim=1).tolist()
     assert sum(p == c for p, c in zip(predicted, data.classes, strict=True)) >= 7
 
@@ -121,11 +121,11 @@ def test_words_are_dropped_in_the_stated_share(corpus: str) -> None:
     utterances = read_corpus(corpus)
     text = load_word_vectors(words=5000)
     from edgeser.runtime.frontends import LogMel
-    from edgeser.training.features import FeatureCache
+    from edgeser.training.features import LineFeatures, RecordingFeatures
 
     recipe = Recipe(text_drop=0.3, audio_drop=0.2)
-    energies = FeatureCache(LogMel(40)).corpus(utterances, recipe.augmentation.speeds)
-    data = EmotionDataset(utterances, {"audio": LogMel(40), "text": text}, energies, FOUR_EMOTIONS, recipe)
+    features = {"audio": RecordingFeatures(LogMel(40)), "text": LineFeatures(text)}
+    data = EmotionDataset(utterances, {"audio": LogMel(40), "text": text}, features, FOUR_EMOTIONS, recipe)
     silent = {"audio": 0, "text": 0}
     for data.epoch in range(100):
         for index in range(4):

@@ -9,7 +9,7 @@ from safetensors.numpy import save
 
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.errors import BundleError, InputError
-from edgeser.runtime.frontends import LogMel, restore_frontend
+from edgeser.runtime.frontends import LogMel, Statistics, restore_frontend
 from edgeser.runtime.frontends.log_mel import BINS
 
 WINDOW, HOP, FFT = 400, 160, 512
@@ -50,14 +50,14 @@ def plain() -> LogMel:
 @pytest.mark.parametrize("scale", [1.0, 32768.0])
 def test_energies_are_kaldis(speech: Samples, bins: int, scale: float) -> None:
     """On the int16 scale nothing but digital silence lies on the floor: there nearly every bin is compared."""
-    got, want = LogMel(bins).energies(speech * np.float32(scale)), kaldi_filter_bank(speech * scale, bins)
+    got, want = LogMel(bins).extract(speech * np.float32(scale)), kaldi_filter_bank(speech * scale, bins)
     assert got.shape == want.shape == (1 + (speech.shape[0] - WINDOW) // HOP, bins)
     assert np.abs(got - want).max() < 1e-3  # a float32 FFT loses digits in bins far below their frame's loudest
     assert np.abs(got - want).mean() < 1e-5
 
 
 def test_silence_lies_on_the_floor(plain: LogMel) -> None:
-    energies = plain.energies(np.zeros(WINDOW, np.float32))
+    energies = plain.extract(np.zeros(WINDOW, np.float32))
     np.testing.assert_allclose(energies, np.log(np.finfo(np.float32).eps), rtol=1e-6)
 
 
@@ -65,7 +65,7 @@ def test_silence_lies_on_the_floor(plain: LogMel) -> None:
 def test_a_tone_peaks_in_its_bin(plain: LogMel, hz: int) -> None:
     tone = (0.5 * np.sin(2 * np.pi * hz * np.arange(1600) / SAMPLE_RATE)).astype(np.float32)
     centres = np.linspace(*(1127 * np.log1p(np.array([20.0, 8000.0]) / 700)), 82)[1:-1]
-    peak = plain.energies(tone).mean(axis=0).argmax()
+    peak = plain.extract(tone).mean(axis=0).argmax()
     assert abs(peak - np.abs(centres - 1127 * np.log1p(hz / 700)).argmin()) <= 1
 
 
@@ -87,7 +87,7 @@ def test_rows_of_exact_multiples_and_their_neighbours(plain: LogMel, speech: Sam
 @pytest.mark.parametrize("samples", [0, 1, 160, 399])
 def test_shorter_than_a_window_is_refused(plain: LogMel, samples: int) -> None:
     message = rf"got {samples} samples \({samples / 16:.1f} ms\), expected at least 400 \(25 ms\)"
-    for call in (plain, plain.rows, plain.energies, plain.check):
+    for call in (plain, plain.rows, plain.extract, plain.check):
         with pytest.raises(InputError, match=message):
             call(np.zeros(samples, np.float32))
 
@@ -116,12 +116,21 @@ def test_clipped_speech_stays_finite(plain: LogMel, speech: Samples) -> None:
 
 
 def test_normalisation(plain: LogMel, speech: Samples) -> None:
-    energies = plain.energies(speech)
+    energies = plain.extract(speech)
     mean, std = energies.mean(axis=0), energies.std(axis=0)
-    rows = LogMel(80, 460, mean, std).rows(speech)
+    rows = LogMel(80, 460, Statistics(mean, std)).rows(speech)
     np.testing.assert_allclose(rows.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(rows.std(axis=0), 1, atol=1e-4)
     np.testing.assert_array_equal(rows, ((energies - mean) / std).astype(np.float32))
+
+
+def test_other_statistics_leave_the_first_frontend_as_it_was(plain: LogMel, speech: Samples) -> None:
+    before = plain.rows(speech)
+    other = plain.with_statistics(Statistics(np.full(80, -9, np.float32), np.full(80, 2, np.float32)))
+    assert (other.dim, other.length) == (plain.dim, plain.length)
+    np.testing.assert_array_equal(other.extract(speech), plain.extract(speech))
+    np.testing.assert_array_equal(other.rows(speech), (before + 9) / 2)
+    np.testing.assert_array_equal(plain.rows(speech), before)
 
 
 def test_the_same_samples_give_the_same_rows(speech: Samples) -> None:
@@ -136,7 +145,7 @@ def test_the_same_samples_give_the_same_rows(speech: Samples) -> None:
 def test_restored_gives_the_same_bits(speech: Samples, bins: int) -> None:
     generator = np.random.default_rng(bins)
     mean, std = generator.normal(-9, 2, bins), generator.uniform(1, 4, bins)
-    original = LogMel(bins, 123, mean.astype(np.float32), std.astype(np.float32))
+    original = LogMel(bins, 123, Statistics(mean.astype(np.float32), std.astype(np.float32)))
     spec = {"kind": "log-mel", **original.options()}
     restored = restore_frontend(123, spec, original.files().__getitem__)
     assert (restored.length, restored.dim, restored.kind) == (123, bins, "log-mel")
@@ -153,13 +162,13 @@ def test_other_numbers_of_bins_are_refused(bins: int) -> None:
 
 def test_statistics_of_another_width_are_refused() -> None:
     with pytest.raises(InputError, match=r"mean \(40,\) and std \(80,\), expected \(80,\)"):
-        LogMel(80, mean=np.zeros(40, np.float32))
+        LogMel(80, statistics=Statistics(np.zeros(40, np.float32), np.ones(80, np.float32)))
 
 
 @pytest.mark.parametrize(("mean", "std"), [(np.nan, 1), (np.inf, 1), (0, 0), (0, -1), (0, np.nan), (0, np.inf)])
 def test_statistics_that_cannot_be_are_refused(mean: float, std: float) -> None:
-    with pytest.raises(InputError, match="mean must be finite and std above 0 in every bin"):
-        LogMel(40, mean=np.full(40, mean, np.float32), std=np.full(40, std, np.float32))
+    with pytest.raises(InputError, match="mean must be finite and std finite and above 0 in every column"):
+        LogMel(40, statistics=Statistics(np.full(40, mean, np.float32), np.full(40, std, np.float32)))
 
 
 STATISTICS = {"mean": np.zeros(40, np.float32), "std": np.ones(40, np.float32)}
@@ -186,5 +195,5 @@ def test_restoring_from_what_is_not_usable(options: dict[str, object], content: 
 
 @pytest.mark.parametrize("kind", ["mfcc", None, 3])
 def test_unknown_kind(kind: object) -> None:
-    with pytest.raises(BundleError, match=f"got kind {kind!r}, expected one of log-mel, word-vectors"):
+    with pytest.raises(BundleError, match=f"got kind {kind!r}, expected one of log-mel, word-vectors, onnx-encoder"):
         restore_frontend(460, {"kind": kind}, lambda name: b"")

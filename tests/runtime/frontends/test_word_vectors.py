@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import BundleError, InputError
 from edgeser.runtime.frontends import WordVectors, restore_frontend
 
@@ -195,5 +196,5 @@ def test_a_column_major_table_is_restored_as_it_was() -> None:
     """GloVe's own file loads column by column; safetensors writes memory as it lies."""
     vectors = np.asfortranarray(np.arange(12, dtype=np.float32).reshape(4, 3))
     frontend = WordVectors.quantized(["a", "b", "c", "d"], vectors, length=4)
-    restored = WordVectors.restore(4, frontend.options(), frontend.files().__getitem__)
+    restored = WordVectors.restore(4, frontend.options(), frontend.files().__getitem__, open_engine)
     np.testing.assert_array_equal(restored("d c b a").values, frontend("d c b a").values)

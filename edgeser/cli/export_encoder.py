@@ -1,0 +1,54 @@
+"""Turn a pretrained encoder into a frontend that runs on the device without PyTorch.
+
+MODEL is a local transformers folder (wav2vec2, HuBERT, WavLM, Whisper, BERT, RoBERTa), a CTranslate2 Whisper folder, a
+wav2vec 1.0 checkpoint of fairseq, or an encoder whose weights ship in a Python package: whisper-tiny.en, minilm-l6-v2.
+Nothing is written unless the graph's rows agree with PyTorch's.
+
+examples:
+  edgeser export-encoder whisper-tiny.en --layer 1+2+3 -o encoders/whisper
+  edgeser export-encoder minilm-l6-v2 --layer 4 --weights int8 -o encoders/minilm
+  edgeser export-encoder models/wavlm-base-plus --layer 6 -o encoders/wavlm
+  edgeser train --corpus manifest:corpus.csv --audio-encoder encoders/whisper --out runs/ks
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from edgeser.cli.options import positive
+from edgeser.export_tools.encoders.export import EncoderOptions, export_encoder
+from edgeser.export_tools.encoders.storage import FORMS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a model's folder or checkpoint, or a packaged encoder's name")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the frontend")
+    parser.add_argument(
+        "--layer",
+        default="last",
+        help="a hidden layer's number, last, several side by side (1+2+3), weights of a sum of all layers from 0 on "
+        "(0.1,0.6,0.3), or learned: the checkpoint's own layer_weights (last)",
+    )
+    parser.add_argument("--length", type=positive, help="rows: 460 of speech, 20 of text")
+    parser.add_argument(
+        "--weights",
+        default="lossless",
+        choices=FORMS,
+        help="how weights are stored: half precision where nothing is lost, all in half precision, or INT8 (lossless)",
+    )
+    parser.add_argument("--name", help="the encoder's name; the folder's")
+    parser.add_argument("--licence", help="attribution and terms of the weights")
+
+
+def run(args: argparse.Namespace) -> int:
+    frontend, difference = export_encoder(
+        EncoderOptions(args.model, args.out, args.layer, args.length, args.weights, args.name, args.licence)
+    )
+    options = frontend.options()
+    print(
+        f"{options['name']} ({options['architecture']}), layer {options['layer']}: {frontend.length} x {frontend.dim}"
+    )
+    print(f"rows within {difference:.1e} standard deviations of PyTorch's")
+    print(f"wrote {args.out}")
+    return 0

@@ -1,0 +1,16 @@
+"""Figures of an evaluation: confusion, sessions, what an answer came from; as PNG and as one HTML page."""
+
+from edgeser.figures.charts import confusion_figure, sessions_figure
+from edgeser.figures.explanation import Explanation, explain, explanation_figure
+from edgeser.figures.report import Report, check_report, write_report
+
+__all__ = [
+    "Explanation",
+    "Report",
+    "check_report",
+    "confusion_figure",
+    "explain",
+    "explanation_figure",
+    "sessions_figure",
+    "write_report",
+]

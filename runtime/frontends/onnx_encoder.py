@@ -1,0 +1,220 @@
+"""`onnx-encoder`: a pretrained speech or text encoder, run as a graph by the same engines as the model.
+
+An encoder's graph has a symbolic batch and otherwise fixed sizes:
+
+- speech: `samples` `(N, S)` float32 at 16 kHz -> `rows` `(N, length, dim)`;
+- text: `ids` `(N, length + 2)` int32, with the tokenizer's start and end tokens -> `rows` `(N, length, dim)`, those of
+  the tokens between the two;
+- where the encoder masks its padding, `samples_length` or `ids_length` `(N,)` int32 beside it.
+
+`edgeser export-encoder` writes such graphs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeser.runtime.audio import SAMPLE_RATE, Samples
+from edgeser.runtime.engines import Engine, open_engine
+from edgeser.runtime.errors import BundleError, EngineError, InputError
+from edgeser.runtime.frontends.base import AudioFrontend, Frontend, OpenGraph, ReadFile, TextFrontend, Token, option
+from edgeser.runtime.frontends.statistics import STATISTICS, Rows, Statistics
+
+KIND = "onnx-encoder"
+GRAPH = "encoder.onnx"
+TOKENIZER = "tokenizer.json"
+NORMALISATIONS = ("none", "zero-mean-unit-variance")
+
+
+class _Encoder:
+    """An opened encoder graph; its file is kept as a way to read it, not as a second copy in memory."""
+
+    def __init__(self, length: int, read: ReadFile, open_graph: OpenGraph) -> None:
+        self.read = read
+        self.engine: Engine = open_graph(read(GRAPH))
+        outputs = {spec.name: spec.shape for spec in self.engine.outputs}
+        shape = outputs.get("rows", ())
+        if len(shape) != 3 or shape[1] != length or shape[2] is None:
+            raise BundleError(f"{KIND}: the graph gives {outputs}, expected rows (N, {length}, dim)")
+        self.dim = shape[2]
+        shapes = [spec.shape for spec in self.engine.inputs]
+        self.size = (shapes[0][1] or 0) if shapes and len(shapes[0]) == 2 else 0
+
+    def run(self, name: str, values: NDArray[Any], valid: int) -> Rows:
+        """Run one utterance, `(size,)` with `valid` of it not padding, and return its rows `(length, dim)`."""
+        feeds = {name: values[None]}
+        if len(self.engine.inputs) > 1:
+            feeds[f"{name}_length"] = np.array([valid], dtype=np.int32)
+        rows: Rows = self.engine.run(feeds)["rows"][0]
+        if not np.isfinite(rows).all():
+            raise EngineError(f"{self.engine.name}: the encoder gave rows that are not finite")
+        return rows
+
+    def takes(self, name: str, dtype: str) -> bool:
+        """Whether the graph's inputs are `name` and at most its length."""
+        inputs = [(spec.name, spec.dtype) for spec in self.engine.inputs]
+        return inputs in ([(name, dtype)], [(name, dtype), (f"{name}_length", "int32")])
+
+
+class SpeechEncoder(AudioFrontend):
+    """Runs a speech encoder over a window of fixed length; shorter audio is padded with silence.
+
+    Args:
+        length: Rows the model gets.
+        description: What the manifest keeps: `name` and `architecture` of the encoder, `layer` that was exported,
+            `hop_s` and `window_s` of a row in seconds, `normalisation` of the samples (one of `NORMALISATIONS`),
+            and whatever else its exporter wrote.
+        read: Gives the graph.
+        open_graph: Opens it.
+        statistics: Of the rows over a training corpus; `None` leaves them as they are.
+
+    Raises:
+        BundleError: The description or the graph is not a speech encoder's.
+        EngineError: The engine refuses the graph.
+    """
+
+    kind = KIND
+
+    def __init__(
+        self,
+        length: int,
+        description: Mapping[str, Any],
+        read: ReadFile,
+        open_graph: OpenGraph = open_engine,
+        statistics: Statistics | None = None,
+    ) -> None:
+        self.length = length
+        self.hop_s = option(description, "hop_s", float)
+        self.window_s = option(description, "window_s", float)
+        self._normalisation = option(description, "normalisation", str)
+        usable = all(1 / SAMPLE_RATE <= seconds < math.inf for seconds in (self.hop_s, self.window_s))
+        if self._normalisation not in NORMALISATIONS or not usable:
+            raise BundleError(
+                f"{KIND}: normalisation {self._normalisation!r}, hop {self.hop_s}, window {self.window_s}"
+            )
+        self._description = dict(description)
+        self._encoder = _Encoder(length, read, open_graph)
+        self.dim = self._encoder.dim
+        if not self._encoder.takes("samples", "float32") or self._encoder.size != self.samples_for(length):
+            raise BundleError(
+                f"{KIND}: the graph takes {self._encoder.engine.inputs}, "
+                f"expected samples (N, {self.samples_for(length)}) for {length} rows"
+            )
+        self.statistics = statistics or Statistics.none(self.dim)
+        self.statistics.check(self.dim)
+
+    def extract(self, samples: Samples) -> Rows:
+        self.check(samples)
+        heard = samples[: self._encoder.size]
+        if self._normalisation == "zero-mean-unit-variance":
+            heard = (heard - heard.mean()) / np.sqrt(heard.var() + 1e-7)
+        padded = np.zeros(self._encoder.size, dtype=np.float32)
+        padded[: heard.shape[0]] = heard
+        valid = 1 + (heard.shape[0] - self.samples_for(1)) // round(self.hop_s * SAMPLE_RATE)
+        return self._encoder.run("samples", padded, heard.shape[0])[:valid]
+
+    def with_statistics(self, statistics: Statistics) -> SpeechEncoder:
+        engine = self._encoder.engine
+        return SpeechEncoder(self.length, self._description, self._encoder.read, lambda _: engine, statistics)
+
+    def options(self) -> dict[str, Any]:
+        return {**self._description, "input": "speech"}
+
+    def files(self) -> dict[str, bytes]:
+        return {GRAPH: self._encoder.read(GRAPH), STATISTICS: self.statistics.to_bytes()}
+
+    @classmethod
+    def restore(cls, length: int, options: Mapping[str, Any], read: ReadFile, open_graph: OpenGraph) -> SpeechEncoder:
+        try:
+            return cls(length, _described(options), read, open_graph, Statistics.from_bytes(read(STATISTICS)))
+        except InputError as error:
+            raise BundleError(f"{KIND}: {STATISTICS} is not usable: {error}") from error
+
+    def close(self) -> None:
+        self._encoder.engine.close()
+
+
+class TextEncoder(TextFrontend):
+    """Cuts a transcript with the encoder's own tokenizer and runs the encoder over it.
+
+    Args:
+        length: Rows the model gets: as many tokens, without the start and end tokens.
+        description: What the manifest keeps: `name` and `architecture` of the encoder, `layer` that was exported,
+            the ids `start`, `end` and `padding`, and whatever else its exporter wrote.
+        read: Gives the graph and the tokenizer.
+        open_graph: Opens the graph.
+
+    Raises:
+        BundleError: The description, the graph or the tokenizer is not a text encoder's.
+        EngineError: The engine refuses the graph.
+    """
+
+    kind = KIND
+
+    def __init__(
+        self, length: int, description: Mapping[str, Any], read: ReadFile, open_graph: OpenGraph = open_engine
+    ) -> None:
+        from tokenizers import Tokenizer
+
+        self.length = length
+        self._description = dict(description)
+        self._start, self._end, self._padding = (option(description, n, int) for n in ("start", "end", "padding"))
+        try:
+            self._tokenizer = Tokenizer.from_str(read(TOKENIZER).decode())
+        except Exception as error:  # the library raises plain Exception
+            raise BundleError(f"{KIND}: {TOKENIZER} is not usable: {str(error).splitlines()[0]}") from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._encoder = _Encoder(length, read, open_graph)
+        self.dim = self._encoder.dim
+        if not self._encoder.takes("ids", "int32") or self._encoder.size != length + 2:
+            raise BundleError(f"{KIND}: the graph takes {self._encoder.engine.inputs}, expected ids (N, {length + 2})")
+
+    def tokens(self, transcript: str) -> list[Token]:
+        cut = self._tokenizer.encode(transcript, add_special_tokens=False)
+        return [Token(text, start, end) for text, (start, end) in zip(cut.tokens, cut.offsets, strict=True)]
+
+    def rows(self, tokens: list[Token]) -> Rows:
+        tokens = tokens[: self.length]
+        if not tokens:
+            return np.zeros((0, self.dim), dtype=np.float32)
+        ids = np.full(self.length + 2, self._padding, dtype=np.int32)
+        ids[0] = self._start
+        for place, token in enumerate(tokens, 1):
+            known = self._tokenizer.token_to_id(token.text)
+            if known is None:
+                raise InputError(f"{KIND}: {token.text!r} is no token of {self._description.get('name')}")
+            ids[place] = known
+        ids[len(tokens) + 1] = self._end
+        return self._encoder.run("ids", ids, len(tokens) + 2)[: len(tokens)]
+
+    def options(self) -> dict[str, Any]:
+        return {**self._description, "input": "text"}
+
+    def files(self) -> dict[str, bytes]:
+        return {name: self._encoder.read(name) for name in (GRAPH, TOKENIZER)}
+
+    @classmethod
+    def restore(cls, length: int, options: Mapping[str, Any], read: ReadFile, open_graph: OpenGraph) -> TextEncoder:
+        return cls(length, _described(options), read, open_graph)
+
+    def close(self) -> None:
+        self._encoder.engine.close()
+
+
+def restore_encoder(length: int, options: Mapping[str, Any], read: ReadFile, open_graph: OpenGraph) -> Frontend:
+    """Make the speech or text encoder that a manifest describes."""
+    kinds: dict[str, type[Frontend]] = {"speech": SpeechEncoder, "text": TextEncoder}
+    kind = kinds.get(str(options.get("input")))
+    if kind is None:
+        raise BundleError(f"{KIND}: got input {options.get('input')!r}, expected speech or text")
+    return kind.restore(length, options, read, open_graph)
+
+
+def _described(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in ("kind", "input", "length")}

@@ -1,0 +1,118 @@
+"""Encoders to test with: the real ones once per session, small random ones, and any encoder run by PyTorch itself."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edgeser.cli.main import main
+from edgeser.export_tools.encoders.encoder import Encoder
+from edgeser.export_tools.encoders.export import PACKAGED, example_inputs
+from edgeser.export_tools.encoders.layers import LayerChoice
+from edgeser.runtime.audio import Samples, load_audio
+from edgeser.runtime.engines import Engine, TensorSpec
+from edgeser.runtime.engines.base import Arrays
+from edgeser.runtime.frontends import Frontend, SpeechEncoder, TextEncoder, read_frontend
+from edgeser.runtime.frontends.onnx_encoder import TOKENIZER
+
+Open = Callable[..., Any]
+
+
+class TorchEngine(Engine):
+    """Runs the encoder itself instead of its graph, so that variants can be compared without exporting each."""
+
+    name = "pytorch"
+
+    def __init__(self, encoder: Encoder, example: Arrays) -> None:
+        super().__init__()
+        self._encoder = encoder
+        self.inputs = tuple(TensorSpec(n, str(v.dtype), (None, *v.shape[1:])) for n, v in example.items())
+        rows = self._run(example)["rows"]
+        self.outputs = (TensorSpec("rows", "float32", (None, *rows.shape[1:])),)
+
+    def _run(self, feeds: Arrays) -> dict[str, NDArray[Any]]:
+        with torch.inference_mode():
+            return {"rows": self._encoder(*(torch.from_numpy(feeds[spec.name]) for spec in self.inputs)).numpy()}
+
+    def _close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def in_pytorch() -> Open:
+    """Make the frontend of an encoder without exporting it: `(encoder, length, layer, folder)`."""
+
+    def open_encoder(encoder: Encoder, length: int, layer: str = "last", folder: Path | None = None) -> Frontend:
+        encoder.choice = LayerChoice.parse(layer, encoder.layers, encoder.learned)
+        description = encoder.describe()
+        engine = TorchEngine(encoder, example_inputs(encoder, length, description))
+        if folder is None:
+            return SpeechEncoder(length, description, lambda name: b"", lambda graph: engine)
+        return TextEncoder(
+            length,
+            description,
+            lambda name: (folder / TOKENIZER).read_bytes() if name == TOKENIZER else b"",
+            lambda graph: engine,
+        )
+
+    return open_encoder
+
+
+@pytest.fixture(scope="session")
+def by_command(tmp_path_factory: pytest.TempPathFactory) -> Open:
+    """Export through `edgeser export-encoder` and open what it wrote."""
+
+    def export(source: object, *options: str) -> Frontend:
+        out = tmp_path_factory.mktemp("exported") / "encoder"
+        assert main(["export-encoder", str(source), "-o", str(out), *options]) == 0
+        return read_frontend(out)
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def randomise() -> Callable[[nn.Module], None]:
+    """Move every parameter off its initial value: with fresh weights attention is flat and biases are zero."""
+
+    def move(module: nn.Module) -> None:
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.add_(0.25 * torch.randn(parameter.shape, generator=generator))
+
+    return move
+
+
+@pytest.fixture(scope="session")
+def recordings(clips: list[Path]) -> list[Samples]:
+    return [load_audio(clip) for clip in clips]
+
+
+@pytest.fixture(scope="session")
+def packaged() -> Callable[[str], Path]:
+    """Find the folder of a packaged encoder."""
+
+    def find(name: str) -> Path:
+        return Path(str(importlib.import_module(PACKAGED[name][0]).__file__)).parent / "model"
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def deviations() -> Callable[[NDArray[Any], NDArray[Any]], float]:
+    """Measure the largest |difference| in standard deviations of what is expected; shapes must agree."""
+
+    def measure(got: NDArray[Any], expected: NDArray[Any]) -> float:
+        assert got.shape == expected.shape
+        assert expected.std() > 0
+        return float(np.abs(got - expected).max() / expected.std())
+
+    return measure

@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+from safetensors.numpy import save
+
+from edgeser.runtime.audio import Samples
+from edgeser.runtime.engines import Engine, open_engine
+from edgeser.runtime.errors import BundleError, EngineError, InputError
+from edgeser.runtime.frontends import SpeechEncoder, Statistics, TextEncoder, Token, restore_frontend
+
+Build = Callable[..., bytes]
+SPEECH: dict[str, Any] = {
+    "name": "sliced",
+    "architecture": "none",
+    "layer": "1",
+    "hop_s": 4 / 16_000,
+    "window_s": 4 / 16_000,
+    "normalisation": "none",
+}
+TEXT: dict[str, Any] = {"name": "ids", "architecture": "none", "layer": "1", "start": 2, "end": 3, "padding": 0}
+
+
+def excerpt(speech: Samples, size: int) -> Samples:
+    return speech[20_000 : 20_000 + size]
+
+
+@pytest.fixture
+def plain(speech_graph: Build) -> SpeechEncoder:
+    return SpeechEncoder(6, SPEECH, {"encoder.onnx": speech_graph()}.__getitem__)
+
+
+@pytest.fixture
+def text(text_graph: Build, tokenizer: bytes) -> TextEncoder:
+    return TextEncoder(3, TEXT, {"encoder.onnx": text_graph(), "tokenizer.json": tokenizer}.__getitem__)
+
+
+@pytest.mark.parametrize(
+    ("size", "valid", "total"), [(4, 1, 1), (7, 1, 1), (8, 2, 2), (23, 5, 5), (24, 6, 6), (28, 6, 7), (9_600, 6, 2400)]
+)
+def test_rows_of_exact_multiples_and_their_neighbours(
+    plain: SpeechEncoder, speech: Samples, size: int, valid: int, total: int
+) -> None:
+    samples = excerpt(speech, size)
+    features = plain(samples)
+    assert (features.values.shape, features.values.dtype) == ((6, 4), np.float32)
+    assert (features.valid, features.total) == (valid, total)
+    np.testing.assert_array_equal(features.values[:valid].ravel(), samples[: 4 * valid])
+    assert not features.values[valid:].any()
+    np.testing.assert_array_equal(plain.rows(samples), features.values[:valid])
+
+
+def test_what_the_graph_is_given(speech_graph: Build, speech: Samples) -> None:
+    """Its length input counts the samples, the padding left out, and never more than fit."""
+    frontend = SpeechEncoder(6, SPEECH, lambda _: speech_graph(with_length=True))
+    for size in (4, 11, 24, 300):
+        samples = excerpt(speech, size)
+        rows = frontend.extract(samples)
+        heard = samples[: 4 * rows.shape[0]].reshape(-1, 4)
+        np.testing.assert_array_equal(rows, heard + np.float32(min(size, 24)))
+
+
+def test_zero_mean_and_unit_variance_of_what_is_heard(speech_graph: Build, speech: Samples) -> None:
+    """As `transformers`: of the utterance by itself, before it is padded, and with 1e-7 beside the variance."""
+    description = SPEECH | {"normalisation": "zero-mean-unit-variance"}
+    frontend = SpeechEncoder(6, description, lambda _: speech_graph())
+    for size in (12, 24, 300):
+        heard = excerpt(speech, size)[:24].astype(np.float64)
+        expected = (heard - heard.mean()) / np.sqrt(heard.var() + 1e-7)
+        np.testing.assert_allclose(frontend.rows(excerpt(speech, size)).ravel(), expected, rtol=1e-3, atol=1e-4)
+    assert not frontend.rows(np.zeros(24, np.float32)).any()
+
+
+def test_what_comes_after_the_window_is_not_heard(plain: SpeechEncoder, speech: Samples) -> None:
+    np.testing.assert_array_equal(plain(excerpt(speech, 24)).values, plain(excerpt(speech, 5_000)).values)
+
+
+@pytest.mark.parametrize("size", [0, 1, 3])
+def test_shorter_than_a_row_is_refused(plain: SpeechEncoder, size: int) -> None:
+    for call in (plain, plain.rows, plain.extract):
+        with pytest.raises(InputError, match=rf"got {size} samples .*, expected at least 4 \(0 ms\)"):
+            call(np.zeros(size, np.float32))
+
+
+def test_statistics_normalise_rows_and_not_padding(plain: SpeechEncoder, speech: Samples) -> None:
+    statistics = Statistics(np.array([0, 1, 2, 3], np.float32), np.array([1, 2, 4, 8], np.float32))
+    other = plain.with_statistics(statistics)
+    samples = excerpt(speech, 13)
+    np.testing.assert_array_equal(other.extract(samples), plain.extract(samples))
+    features = other(samples)
+    np.testing.assert_array_equal(features.values[:3], (samples[:12].reshape(3, 4) - statistics.mean) / statistics.std)
+    assert not features.values[3:].any()
+    np.testing.assert_array_equal(plain(samples).values[:3].ravel(), samples[:12])
+    with pytest.raises(InputError, match=r"statistics: mean \(5,\) and std \(5,\), expected \(4,\)"):
+        plain.with_statistics(Statistics.none(5))
+
+
+def test_frontends_that_differ_in_statistics_share_an_engine(speech_graph: Build, speech: Samples) -> None:
+    opened: list[Engine] = []
+
+    def open_graph(graph: bytes) -> Engine:
+        opened.append(open_engine(graph))
+        return opened[-1]
+
+    first = SpeechEncoder(6, SPEECH, lambda _: speech_graph(), open_graph)
+    second = first.with_statistics(Statistics.none(4)).with_statistics(Statistics.none(4))
+    assert len(opened) == 1
+    second.rows(excerpt(speech, 8))
+    first.close()
+    first.close()
+    for frontend in (first, second):
+        with pytest.raises(EngineError, match="the engine is closed"):
+            frontend.rows(excerpt(speech, 8))
+
+
+def test_rows_that_are_not_finite(failing_graph: bytes) -> None:
+    frontend = SpeechEncoder(6, SPEECH, lambda _: failing_graph)
+    assert np.isfinite(frontend.rows(np.ones(24, np.float32))).all()
+    with pytest.raises(EngineError, match="the encoder gave rows that are not finite"):
+        frontend.rows(np.zeros(24, np.float32))
+
+
+def test_speech_is_restored_as_it_was(speech_graph: Build, speech: Samples) -> None:
+    statistics = Statistics(np.full(4, 0.1, np.float32), np.full(4, 3, np.float32))
+    description = SPEECH | {"licence": "MIT", "weights": "lossless"}
+    original = SpeechEncoder(6, description, lambda _: speech_graph(with_length=True), statistics=statistics)
+    spec = {"kind": "onnx-encoder", **original.options()}
+    assert spec == {"kind": "onnx-encoder", "input": "speech", **description}
+    restored = restore_frontend(6, spec, original.files().__getitem__)
+    assert isinstance(restored, SpeechEncoder)
+    assert (restored.kind, restored.length, restored.dim) == ("onnx-encoder", 6, 4)
+    assert restored.options() == original.options()
+    assert restored.files() == original.files()
+    np.testing.assert_array_equal(restored(excerpt(speech, 15)).values, original(excerpt(speech, 15)).values)
+
+
+def test_text_is_restored_as_it_was(text: TextEncoder) -> None:
+    spec = {"kind": "onnx-encoder", **text.options()}
+    assert spec == {"kind": "onnx-encoder", "input": "text", **TEXT}
+    restored = restore_frontend(3, spec, text.files().__getitem__)
+    assert isinstance(restored, TextEncoder)
+    assert (restored.kind, restored.length, restored.dim) == ("onnx-encoder", 3, 2)
+    assert restored.files() == text.files()
+    np.testing.assert_array_equal(restored("Doors!").values, text("Doors!").values)
+
+
+def test_the_users_engine_opens_the_graph(speech_graph: Build) -> None:
+    files = SpeechEncoder(6, SPEECH, lambda _: speech_graph()).files()
+    opened: list[bytes] = []
+
+    def open_graph(graph: bytes) -> Engine:
+        opened.append(graph)
+        return open_engine(graph, threads=2)
+
+    restore_frontend(6, {"kind": "onnx-encoder", "input": "speech", **SPEECH}, files.__getitem__, open_graph)
+    assert opened == [speech_graph()]
+
+
+def test_tokens_become_rows_in_their_place(text: TextEncoder) -> None:
+    """`the` is 4, `door` 5, `##s` 6; five ids with start and end are valid."""
+    assert text.tokens("The doors") == [Token("the", 0, 3), Token("door", 4, 8), Token("##s", 8, 9)]
+    features = text("The doors")
+    assert (features.valid, features.total) == (3, 3)
+    assert features.values.tolist() == [[4, 5], [5, 5], [6, 5]]
+    short = text("Snow!")  # an unknown word keeps its place
+    assert (short.valid, short.values.tolist()) == (2, [[1, 4], [7, 4], [0, 0]])
+
+
+def test_the_first_tokens_are_kept(text: TextEncoder) -> None:
+    """The file's own truncation to 2 and padding to 4 tokens are off."""
+    features = text("the door ! the door")
+    assert (features.valid, features.total) == (3, 5)
+    np.testing.assert_array_equal(features.values, text("the door !").values)
+    np.testing.assert_array_equal(text.rows(text.tokens("the door ! the door")), features.values)
+
+
+def test_nothing_said_has_no_rows(text: TextEncoder) -> None:
+    for transcript in ("", " ", "\t\n"):
+        features = text(transcript)
+        assert (features.valid, features.total, features.values.any()) == (0, 0, False)
+    text.close()
+    assert text("").valid == 0  # and runs nothing
+    with pytest.raises(EngineError, match="the engine is closed"):
+        text("the")
+
+
+def test_tokens_of_another_vocabulary(text: TextEncoder) -> None:
+    with pytest.raises(InputError, match="'window' is no token of ids"):
+        text.rows([Token("window", 0, 6)])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"hop_s": None}, "frontend option 'hop_s': got None, expected float"),
+        ({"hop_s": "4"}, "frontend option 'hop_s': got '4', expected float"),
+        ({"window_s": True}, "frontend option 'window_s': got True, expected float"),
+        ({"normalisation": 3}, "frontend option 'normalisation': got 3, expected str"),
+        ({"normalisation": "loud"}, "normalisation 'loud'"),
+        ({"hop_s": 0.0}, "hop 0.0"),
+        ({"hop_s": -0.1}, "hop -0.1"),
+        ({"hop_s": 1e-9}, "hop 1e-09"),
+        ({"hop_s": float("nan")}, "hop nan"),
+        ({"window_s": float("inf")}, "window inf"),
+        ({"window_s": 0.0}, "window 0.0"),
+        ({"hop_s": 8 / 16_000}, r"expected samples \(N, 44\) for 6 rows"),
+        ({"window_s": 5 / 16_000}, r"expected samples \(N, 25\) for 6 rows"),
+        ({"input": None}, "got input None, expected speech or text"),
+        ({"input": "video"}, "got input 'video', expected speech or text"),
+        ({"input": ["speech"]}, "got input .*, expected speech or text"),
+        ({"input": "text"}, "frontend option 'start': got None, expected int"),
+    ],
+    ids=str,
+)
+def test_descriptions_that_are_not_usable(speech_graph: Build, changed: Mapping[str, Any], message: str) -> None:
+    files = {"encoder.onnx": speech_graph(), "statistics.safetensors": Statistics.none(4).to_bytes()}
+    spec = {"kind": "onnx-encoder", "input": "speech", **SPEECH} | changed
+    with pytest.raises(BundleError, match=message) as caught:
+        restore_frontend(6, spec, files.__getitem__)
+    assert "\n" not in str(caught.value)
+
+
+def test_speech_graphs_that_do_not_fit(speech_graph: Build, text_graph: Build) -> None:
+    single = (("samples", TensorProto.FLOAT, (24,)),)
+    other = (("audio", TensorProto.FLOAT, ("N", 24)),)
+    free = (("samples", TensorProto.FLOAT, ("N", "S")),)
+    for graph, length, message in (
+        (speech_graph(), 5, r"expected rows \(N, 5, dim\)"),
+        (speech_graph(name="states"), 6, r"the graph gives .*states.*, expected rows \(N, 6, dim\)"),
+        (speech_graph(inputs=single), 6, r"expected samples \(N, 24\)"),
+        (speech_graph(inputs=other), 6, r"audio.*expected samples \(N, 24\)"),
+        (speech_graph(inputs=free), 6, r"expected samples \(N, 24\)"),
+        (text_graph(8), 6, r"ids.*expected samples \(N, 24\)"),
+    ):
+        with pytest.raises(BundleError, match=message) as caught:
+            SpeechEncoder(length, SPEECH, lambda _, graph=graph: graph)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(EngineError, match="refuses the graph"):
+        SpeechEncoder(6, SPEECH, lambda _: b"no graph")
+
+
+def test_text_graphs_that_do_not_fit(text_graph: Build, speech_graph: Build, tokenizer: bytes) -> None:
+    for graph, length, message in (
+        (text_graph(6), 3, r"expected rows \(N, 3, dim\)"),
+        (speech_graph(), 6, r"samples.*expected ids \(N, 8\)"),
+        (text_graph(5, TensorProto.FLOAT), 3, r"float32.*expected ids \(N, 5\)"),
+    ):
+        with pytest.raises(BundleError, match=message):
+            TextEncoder(length, TEXT, {"encoder.onnx": graph, "tokenizer.json": tokenizer}.__getitem__)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b"[1]"])
+def test_tokenizers_that_are_not_usable(text_graph: Build, content: bytes) -> None:
+    with pytest.raises(BundleError, match=r"tokenizer\.json is not usable") as caught:
+        TextEncoder(3, TEXT, {"encoder.onnx": text_graph(), "tokenizer.json": content}.__getitem__)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", Statistics.none(5).to_bytes(), save({"mean": np.zeros(4, np.float32), "std": np.zeros(4, np.float32)})],
+)
+def test_statistics_that_are_not_usable(speech_graph: Build, content: bytes) -> None:
+    files = {"encoder.onnx": speech_graph(), "statistics.safetensors": content}
+    with pytest.raises(BundleError, match=r"statistics\.safetensors is not usable"):
+        restore_frontend(6, {"kind": "onnx-encoder", "input": "speech", **SPEECH}, files.__getitem__)
