@@ -40,7 +40,8 @@ class Heard:
     recognized: Sequence[RecognizedWord]
     duration_s: float
     asr_ms: float
-    frontend_ms: float
+    audio_ms: float
+    text_ms: float
 
 
 class Runtime:
@@ -176,13 +177,15 @@ class Runtime:
         after_asr = time.perf_counter()
         features: dict[str, Features] = {}
         tokens: list[Token] = []
+        took_ms = {"audio": 0.0, "text": 0.0}
         for name, frontend in self._frontends.items():
+            before = time.perf_counter()
             if isinstance(frontend, AudioFrontend):
                 features[name] = frontend(samples)
             elif isinstance(frontend, TextFrontend):
                 tokens = frontend.tokens(words)
                 features[name] = frontend.features(tokens)
-        done = time.perf_counter()
+            took_ms[name] = (time.perf_counter() - before) * 1e3
         return Heard(
             features,
             words,
@@ -190,7 +193,8 @@ class Runtime:
             recognized,
             samples.shape[0] / SAMPLE_RATE,
             (after_asr - started) * 1e3,
-            (done - after_asr) * 1e3,
+            took_ms["audio"],
+            took_ms["text"],
         )
 
     def _answer(self, batch: Sequence[Heard]) -> list[Result]:
@@ -225,7 +229,7 @@ class Runtime:
             duration_s=heard.duration_s,
             heard_s=heard_s,
             engine=self.engine.name,
-            timings=Timings(heard.asr_ms, heard.frontend_ms, engine_ms),
+            timings=Timings(heard.asr_ms, heard.audio_ms, heard.text_ms, engine_ms),
         )
 
 

@@ -58,13 +58,14 @@ class Timings:
     """Milliseconds that each stage took for one utterance; in a batch, the batch's share."""
 
     asr_ms: float
-    frontend_ms: float
+    audio_ms: float
+    text_ms: float
     engine_ms: float
 
     @property
     def total_ms(self) -> float:
         """Milliseconds from samples to result."""
-        return self.asr_ms + self.frontend_ms + self.engine_ms
+        return self.asr_ms + self.audio_ms + self.text_ms + self.engine_ms
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,9 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = {
     "edgeser.runtime": ROOT / "runtime",
     "edgeser.export_tools": ROOT / "export_tools",
-    **{f"edgeser.{name}": ROOT / "edgeser" / name for name in ("nn", "models", "corpora", "training", "cli")},
+    **{
+        f"edgeser.{name}": ROOT / "edgeser" / name for name in ("nn", "models", "corpora", "figures", "training", "cli")
+    },
 }
 HOST = {name for name in FOLDERS if name != "edgeser.runtime"}
 FORBIDDEN = {
@@ -25,10 +27,21 @@ FORBIDDEN = {
     "edgeser.nn": {"edgeser.training", "edgeser.export_tools", "edgeser.cli"},
     "edgeser.models": {"edgeser.training", "edgeser.export_tools", "edgeser.cli"},
     "edgeser.corpora": {"edgeser.training", "edgeser.export_tools", "edgeser.cli"},
+    "edgeser.figures": {"edgeser.training", "edgeser.export_tools", "edgeser.cli"},
     "edgeser.training": {"edgeser.export_tools", "edgeser.cli"},
     "edgeser.export_tools": {"edgeser.cli"},
 }
-HEAVY = ("torch", "tensorrt", "onnx", "onnxruntime", "soundfile", "soxr", "kaldi_native_fbank", "pocketsphinx")
+HEAVY = (
+    "torch",
+    "tensorrt",
+    "onnx",
+    "onnxruntime",
+    "soundfile",
+    "soxr",
+    "kaldi_native_fbank",
+    "pocketsphinx",
+    "tokenizers",
+)
 
 
 def run_python(code: str) -> str:

@@ -52,7 +52,7 @@ def describe(result: Result) -> str:
     timings = result.timings
     lines.append(
         f"  took     {timings.total_ms:.0f} ms: words {timings.asr_ms:.0f}, "
-        f"features {timings.frontend_ms:.0f}, model {timings.engine_ms:.1f}"
+        f"audio features {timings.audio_ms:.0f}, text features {timings.text_ms:.0f}, model {timings.engine_ms:.1f}"
     )
     return "\n".join(lines)
 

@@ -5,6 +5,7 @@ the words that it attended to. A run has no explanations: export a fold and eval
 
 examples:
   edgeser evaluate runs/ks --figures figures
+  edgeser evaluate runs/ks --faithfulness
   edgeser evaluate model.edgeser --corpus manifest:corpus.csv
   edgeser evaluate fold5.edgeser --corpus manifest:corpus.csv --sessions 5 --figures figures --explain 8
 """
@@ -15,7 +16,7 @@ import argparse
 import logging
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tqdm import tqdm
@@ -29,6 +30,7 @@ from edgeser.runtime.errors import InputError
 from edgeser.runtime.metrics import Metrics, measure
 from edgeser.runtime.recognizer import Runtime
 from edgeser.runtime.scoring import Recording, score
+from edgeser.training import faithfulness
 from edgeser.training.evaluation import cross_validation
 
 log = logging.getLogger(__name__)
@@ -65,6 +67,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         metavar="N",
         help=f"with a bundle and --figures: draw what N answers came from ({_EXPLAINED}), spread over the emotions",
+    )
+    parser.add_argument(
+        "--faithfulness",
+        action="store_true",
+        help="with a run: does taking away what mattered cost more than taking away as much at random? (minutes)",
     )
     add_json_option(parser)
 
@@ -110,12 +117,29 @@ def evaluate_bundle(args: argparse.Namespace) -> BundleEvaluation:
         )
 
 
+def faithfulness_text(found: faithfulness.Faithfulness) -> str:
+    """Return a faithfulness measurement as a small table."""
+    lines = [
+        "",
+        f"{found.modality}: fall of the predicted emotion's probability, {found.utterances} utterances of "
+        f"{found.recordings} recordings",
+        f"  {'important':<12}{found.falls['important']:.3f}",
+    ]
+    for control, (low, high) in found.interval.items():
+        lines.append(
+            f"  {control:<12}{found.falls[control]:.3f}   important falls further by {found.advantage[control]:.3f} "
+            f"(95 % interval {low:.3f} to {high:.3f})"
+        )
+    return "\n".join(lines)
+
+
 def command_line(args: argparse.Namespace) -> str:
     """Return the command that these arguments were, ready to be pasted into a shell."""
     words = ["edgeser", "evaluate", str(args.what)]
     for name in ("corpus", "sessions", "figures", "explain"):
         value = getattr(args, name)
         words += [] if value is None else [f"--{name}", str(value)]
+    words += ["--faithfulness"] if args.faithfulness else []
     words += ["--without-text"] if args.without_text else []
     words += ["--threads", str(args.threads)] if args.threads != 1 else []
     return shlex.join(words)
@@ -131,16 +155,22 @@ def _check_figures(args: argparse.Namespace, is_run: bool) -> None:
         )
     if args.figures is not None:
         check_report(args.figures)
+    if args.faithfulness and not is_run:
+        raise InputError(f"--faithfulness: {args.what} is no run, expected one: its held-out utterances are needed")
 
 
 def _run_on_run(args: argparse.Namespace) -> int:
     if args.corpus:
         raise InputError(f"--corpus: {args.what} is a run, it has its predictions already: leave it out")
     result = cross_validation(args.what)
+    found = faithfulness.of_run(args.what) if args.faithfulness else []
     if args.json:
-        print_json(result.as_dict())
+        measured = {"faithfulness": [asdict(one) for one in found]} if found else {}
+        print_json({**result.as_dict(), **measured})
     else:
         print(report_run(args.what))
+        for one in found:
+            print(faithfulness_text(one))
     if args.figures:
         report = Report(
             f"Evaluation of {args.what}",

@@ -30,8 +30,8 @@ def masked_mean(x: Tensor, length: Tensor) -> Tensor:
 
 def masked_statistics(x: Tensor, length: Tensor) -> Tensor:
     """Return mean and deviation `(N, 2 D)` over the first `length[n]` rows of `(N, T, D)`; 0 where there are none."""
-    share = (valid_rows(length, x.shape[1]) / length[:, None].clamp(min=1))[:, None]  # (N, 1, T)
+    share = (valid_rows(length, x.shape[1]) / length[:, None].clamp(min=1)).to(x.dtype)[:, None]  # (N, 1, T)
     mean = torch.matmul(share, x)[:, 0]
     variance = torch.matmul(share, x * x)[:, 0] - mean * mean
-    present = (length > 0).float()[:, None]
+    present = (length > 0).to(x.dtype)[:, None]
     return torch.cat([mean, torch.sqrt(variance.clamp(min=0.0) + 1e-5) * present], dim=-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from edgeser.corpora import Utterance
+from edgeser.corpora import Utterance, read_corpus
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.frontends import AudioFrontend, Features, TextFrontend
@@ -106,7 +107,7 @@ def measure_text(trained: TrainedModel, utterances: Sequence[Utterance], seed: i
         rng = np.random.default_rng((seed, len(words), valid))
         count = max(1, round(SHARE * len(words)))
         left_out = {
-            "important": np.argsort([word.weight for word in words], kind="stable")[-count:],
+            "important": np.argsort([word.importance for word in words], kind="stable")[-count:],
             "random": rng.choice(len(words), count, replace=False),
         }
         return {
@@ -148,6 +149,30 @@ def silence(samples: Samples, mask: NDArray[np.bool_], hop_s: float) -> Samples:
     for row in np.flatnonzero(mask):
         quiet[row * hop : (row + 1) * hop] = 0.0
     return quiet
+
+
+def of_run(run: Path) -> list[Faithfulness]:
+    """Measure every importance of a run's models, each on the session that it was not trained on.
+
+    Raises:
+        InputError: The run has no held-out session, or its models have no importance.
+    """
+    falls: dict[str, list[tuple[str, Fall]]] = {}
+    for folder in sorted(file.parent for file in run.glob("fold-*/model.json")):
+        trained = TrainedModel.load(folder)
+        held_out = [
+            u
+            for u in read_corpus(str(trained.training["corpus"]))
+            if u.session == trained.training.get("held_out") and u.emotion in trained.labels
+        ]
+        for modality, measure in (("audio", measure_audio), ("text", measure_text)):
+            if held_out and modality in trained.model.importances:
+                falls.setdefault(modality, []).extend(measure(trained, held_out))
+        for frontend in trained.frontends.values():
+            frontend.close()
+    if not falls:
+        raise InputError(f"{run}: has no held-out session, or its models have no importance")
+    return [summarize(modality, found) for modality, found in falls.items()]
 
 
 Variants = Callable[[Utterance, NDArray[Any], int], dict[str, dict[str, Features]]]

@@ -157,3 +157,21 @@ def test_nothing_of_this_machine_is_in_a_bundle() -> None:
     for trace in (str(Path.home()).encode(), str(Path(edgeser.__file__).parents[1]).encode(), b"site-packages"):
         assert trace not in raw
     assert Bundle.open(Path(edgeser.__file__).parent / "pretrained" / "default.edgeser").manifest.metrics
+
+
+@pytest.mark.parametrize("modalities", [("audio", "text"), ("audio",)])
+def test_a_model_on_encoder_rows_exports_with_its_relevance(modalities: tuple[str, ...]) -> None:
+    specs = {"audio": InputSpec(460, 32, "onnx-encoder"), "text": InputSpec(20, 16, "onnx-encoder")}
+    inputs = {name: specs[name] for name in modalities}
+    torch.manual_seed(0)
+    model = build_model("ks-transformer", "compact", inputs, 4).eval()
+    example = {name: torch.randn(3, spec.length, spec.dim) for name, spec in inputs.items()}
+    lengths = {f"{name}_length": torch.tensor([spec.length, 3, 0]) for name, spec in inputs.items()}
+    model.prepare([{**example, **lengths}])
+    feeds = {n: v.numpy() for n, v in {**example, **{n: v.to(torch.int32) for n, v in lengths.items()}}.items()}
+    expected = reference(model, feeds)
+    for proto in lower(model).named().values():
+        with open_engine(proto.SerializeToString()) as engine:
+            found = engine.run(feeds)
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, rtol=1e-3, atol=1e-5, err_msg=name)

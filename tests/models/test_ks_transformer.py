@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from edgeser.models import InputSpec, build_model, restore_model
+from edgeser.nn.positions import masked_statistics
 from edgeser.runtime.errors import InputError
 
 PAPER = {"audio": InputSpec(460, 512, "onnx-encoder"), "text": InputSpec(20, 1024, "onnx-encoder")}
@@ -35,7 +36,8 @@ def test_every_shape_of_model_answers(modalities, changes):
     inputs = {name: COMPACT[name] for name in modalities}
     model = build_model("ks-transformer", "compact", inputs, 4, **changes).eval()
     lengths = {"audio": [460, 17, 1], "text": [20, 0, 3]}
-    logits, importance = model(batch(model, lengths))
+    output = model(batch(model, lengths))
+    logits, importance = output.logits, output.importance
     assert logits.shape == (3, 4)
     assert torch.isfinite(logits).all()
     assert set(importance) == set(modalities)
@@ -45,6 +47,44 @@ def test_every_shape_of_model_answers(modalities, changes):
             assert (row[length:] == 0).all()
             assert (row >= 0).all()
             assert row[:length].sum() > 0 or length == 0
+
+
+ENCODED = {"audio": InputSpec(460, 48, "onnx-encoder"), "text": InputSpec(20, 24, "onnx-encoder")}
+
+
+@pytest.mark.parametrize("modalities", [("audio", "text"), ("audio",), ("text",)])
+@pytest.mark.parametrize("changes", [{}, {"skip": None}, {"readout": "attention"}, {"layers": (0, 0, 0)}])
+def test_encoder_rows_are_taken_too(modalities, changes):
+    inputs = {name: ENCODED[name] for name in modalities}
+    model = build_model("ks-transformer", "compact", inputs, 4, **changes)
+    prepared = batch(model, {"audio": [460, 17, 1, 230], "text": [20, 0, 3, 1]})
+    model.prepare([prepared])
+    trained = model.train()(prepared)
+    assert set(trained.parts) == ({"fusion", *modalities} if model.config.skip else set())
+    sum(part.sum() for part in (trained.logits, *trained.parts.values())).backward()
+    output = model.eval()(prepared)
+    assert torch.isfinite(output.logits).all()
+    for name, weights in output.importance.items():
+        for row, length in zip(weights, prepared[f"{name}_length"].tolist(), strict=True):
+            assert (row[length:] == 0).all()
+            assert (row >= 0).all()
+            assert row[:length].sum() > 0 or length == 0
+
+
+def test_a_missing_modality_leaves_the_other_skips_answer():
+    model = build_model("ks-transformer", "compact", ENCODED, 4, layers=(0, 0, 0)).eval()
+    inputs = batch(model, {"audio": [100, 100], "text": [5, 0]})
+    model.prepare([inputs])
+    inputs["audio"][1] = inputs["audio"][0]
+    with torch.no_grad():
+        skip = model.skips["text"]
+        words = skip(masked_statistics(inputs["text"], inputs["text_length"]), inputs["text_length"])
+    torch.testing.assert_close(words[1], skip.classify.bias.detach())
+
+
+def test_an_unknown_readout_is_refused():
+    with pytest.raises(InputError, match="got readout 'gradient', expected attention or relevance"):
+        build_model("ks-transformer", "compact", ENCODED, 4, readout="gradient")
 
 
 def test_masked_padding_makes_the_answer_independent_of_what_lies_in_it():
