@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from edgeser.runtime.manifest import Manifest
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgeser.runtime.manifest import InputEntry, Manifest
 
 
 def model_card(manifest: Manifest, parameters: int) -> str:
@@ -14,10 +17,7 @@ def model_card(manifest: Manifest, parameters: int) -> str:
         f"- Model: {manifest.model.family}, preset {manifest.model.preset}, {parameters:,} parameters, "
         f"{manifest.precision}",
         f"- Emotions: {', '.join(manifest.labels)}",
-        *(
-            f"- Input {name}: {entry.length} x {entry.dim}, {entry.frontend['kind']}"
-            for name, entry in manifest.inputs.items()
-        ),
+        *(f"- Input {name}: {entry.length} x {entry.dim}, {_source(entry)}" for name, entry in manifest.inputs.items()),
         f"- Trained on: {provenance['corpus']['name']}; held out: {provenance['training'].get('held_out')}",
         f"- Licence: {provenance['licence']}",
         "",
@@ -27,9 +27,7 @@ def model_card(manifest: Manifest, parameters: int) -> str:
     if manifest.metrics:
         for protocol, result in manifest.metrics.items():
             lines += [f"{protocol}: WA {result['wa']:.3f}, UA {result['ua']:.3f}, WF1 {result['wf1']:.3f}", ""]
-            lines += ["| emotion | recall |", "|---|---|"]
-            lines += [f"| {label} | {recall:.3f} |" for label, recall in result["recall"].items()]
-            lines.append("")
+            lines += [*_folds(result), *_confusion(manifest.labels, result)]
     else:
         lines += ["None were given at export.", ""]
     lines += [
@@ -40,3 +38,26 @@ def model_card(manifest: Manifest, parameters: int) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _source(entry: InputEntry) -> str:
+    """Name an input's frontend, and its encoder with its terms."""
+    frontend = entry.frontend
+    if "name" not in frontend:
+        return str(frontend["kind"])
+    return f"{frontend['kind']}: {frontend['name']}, layer {frontend.get('layer')} ({frontend.get('licence')})"
+
+
+def _folds(result: Mapping[str, Any]) -> list[str]:
+    folds = result.get("folds") or {}
+    rows = [f"| {name} | {fold['wa']:.3f} | {fold['ua']:.3f} | {fold['wf1']:.3f} |" for name, fold in folds.items()]
+    return ["| held out | WA | UA | WF1 |", "|---|---|---|---|", *rows, ""] if rows else []
+
+
+def _confusion(labels: Sequence[str], result: Mapping[str, Any]) -> list[str]:
+    """Return recalls and confusion, a row for each true emotion."""
+    lines = [f"| emotion | recall | taken for {' | '.join(labels)} |", "|---|---|" + "---|" * len(labels)]
+    for label, row in zip(labels, result["confusion"], strict=True):
+        recall = result["recall"].get(label)
+        lines.append(f"| {label} | {'-' if recall is None else f'{recall:.3f}'} | {' | '.join(map(str, row))} |")
+    return [*lines, ""]

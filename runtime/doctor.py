@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
+
+from edgeser.runtime.audio import SAMPLE_RATE
 from edgeser.runtime.bundle import Bundle
 from edgeser.runtime.engines import ENGINES, open_engine
 from edgeser.runtime.errors import EdgeSerError
+from edgeser.runtime.frontends import AudioFrontend, TextFrontend
 from edgeser.runtime.golden import verify_engine
 from edgeser.runtime.recognizer import default_bundle
 
-_REQUIRED = ("numpy", "onnxruntime", "kaldi-native-fbank", "safetensors", "soundfile", "soxr")
+_REQUIRED = ("numpy", "onnxruntime", "kaldi-native-fbank", "safetensors", "soundfile", "soxr", "tokenizers")
 _OPTIONAL = {
     "pocketsphinx": "words: edgeser[asr]",
     "torch": "training: edgeser[train]",
@@ -59,6 +63,8 @@ def _bundle(path: Path) -> Iterator[Check]:
         yield Check("bundle", False, str(error))
         return
     yield Check("bundle", True, f"{bundle.manifest.name} {bundle.manifest.version}, every file verified")
+    for name in bundle.manifest.inputs:
+        yield _frontend(bundle, name)
     for name in ENGINES:
         try:
             with open_engine(bundle.graph(), name) as engine:
@@ -66,6 +72,22 @@ def _bundle(path: Path) -> Iterator[Check]:
             yield Check(f"engine {name}", True, f"golden vectors within {difference:.1e}; `auto` chooses it")
         except EdgeSerError as error:
             yield Check(f"engine {name}", False, str(error))
+
+
+def _frontend(bundle: Bundle, name: str) -> Check:
+    """Run a frontend over a second of noise, or over a word; encoders run their graph."""
+    try:
+        frontend = bundle.frontend(name)
+        if isinstance(frontend, AudioFrontend):
+            noise = np.random.default_rng(0).standard_normal(SAMPLE_RATE).astype(np.float32)
+            features = frontend(0.1 * noise)
+        else:
+            assert isinstance(frontend, TextFrontend)
+            features = frontend("hello")
+        frontend.close()
+    except EdgeSerError as error:
+        return Check(f"frontend {name}", False, str(error))
+    return Check(f"frontend {name}", True, f"{frontend.kind}, {features.valid} of {frontend.length} rows from a sample")
 
 
 def _tensorrt() -> Check:

@@ -38,7 +38,7 @@ class GoldenVectors:
         value = self.inputs[name]
         if value.dtype != np.float32:
             return value
-        value = value[:, : int(self.inputs[f"{name}_length"].max())]
+        value = value[:, : int(self.inputs[f"{name}_length"].max(initial=0))]
         half = value.astype(np.float16)
         return np.ascontiguousarray(half if np.array_equal(half.astype(np.float32), value) else value)
 
@@ -56,8 +56,9 @@ class GoldenVectors:
         inputs = {name.removeprefix("input."): value for name, value in tensors.items()}
         for name, entry in bundle.manifest.inputs.items():
             packed = inputs.get(name)
-            if packed is None or packed.ndim != 3 or packed.shape[1] > entry.length:
-                raise BundleError(f"{bundle.path}: {GOLDEN} is not usable: no input {name} of {entry.length} rows")
+            if packed is None or packed.ndim != 3 or packed.shape[1] > entry.length or packed.shape[2] != entry.dim:
+                shape = f"{entry.length} x {entry.dim}"
+                raise BundleError(f"{bundle.path}: {GOLDEN} is not usable: no input {name} of {shape}")
             rows = np.zeros((packed.shape[0], entry.length, packed.shape[2]), dtype=np.float32)
             rows[:, : packed.shape[1]] = packed
             inputs[name] = rows

@@ -22,9 +22,9 @@ class Word:
 
     Attributes:
         text: As it stands in the transcript.
-        importance: Share of the model's attention to the words, 0 to 1; the words of an utterance sum to 1.
+        importance: Share of the words' importance, 0 to 1; the words of an utterance sum to 1.
             0 for words past the model's 20 tokens.
-        mattered: Whether it drew clearly more attention than an average word.
+        mattered: Whether it mattered clearly more than an average word.
         start_s: When it was said, seconds from the start of the audio; `None` where no recogniser told.
         end_s: When it ended.
         confidence: The recogniser's, 0 to 1; `None` where none told.
@@ -45,7 +45,7 @@ class Span:
     Attributes:
         start_s: Seconds from the start of the audio.
         end_s: Seconds from the start of the audio.
-        importance: Share of the model's attention to the audio, 0 to 1.
+        importance: Share of the audio's importance, 0 to 1.
     """
 
     start_s: float

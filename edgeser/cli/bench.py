@@ -27,6 +27,7 @@ from edgeser.runtime.audio import SAMPLE_RATE
 from edgeser.runtime.engines import ENGINES
 from edgeser.runtime.golden import GoldenVectors
 from edgeser.runtime.manifest import Manifest
+from edgeser.runtime.results import Timings
 from edgeser.runtime.scoring import find_recordings
 from edgeser.runtime.timing import Latency, peak_memory_mb, side_by_side
 
@@ -53,8 +54,13 @@ def run(args: argparse.Namespace) -> int:
         golden = GoldenVectors.from_bundle(runtime.bundle)
         feeds = {name: value[:1] for name, value in golden.inputs.items()}
         transcript = None if args.asr != "none" else "what on earth are you doing here"
+        timings: list[Timings] = []
         whole = side_by_side(
-            {"whole path": lambda: runtime.recognize(samples, SAMPLE_RATE, transcript=transcript)},
+            {
+                "whole path": lambda: timings.append(
+                    runtime.recognize(samples, SAMPLE_RATE, transcript=transcript).timings
+                )
+            },
             calls=max(3, args.calls // 10) if args.asr != "none" else args.calls,
             warm_up=2,
         )
@@ -72,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
             "audio_s": round(samples.shape[0] / SAMPLE_RATE, 2),
             "asr": args.asr,
             "model": {name: dataclasses.asdict(latency) for name, latency in model.items()},
+            "stages_p50_ms": _stages(timings),
             "whole_path": dataclasses.asdict(whole["whole path"]),
         }
         if "pytorch eager" in model:
@@ -88,9 +95,20 @@ def _print(report: dict[str, Any], model: dict[str, Latency], whole: Latency) ->
         print(f"  pytorch eager / engine      {report['eager_over_engine_p50']:.2f}x (same run, call by call in turn)")
     words = "transcript given" if report["asr"] == "none" else f"words by {report['asr']}"
     print(f"  whole path, {report['audio_s']} s, {words}: p50 {whole.p50_ms:.1f} ms, p95 {whole.p95_ms:.1f} ms")
+    stages = report["stages_p50_ms"]
+    print("  of it p50: " + ", ".join(f"{name} {ms:.1f} ms" for name, ms in stages.items()))
     print(
         f"  load {report['load_ms']:.0f} ms, peak memory {report['peak_memory_mb']:.0f} MB (before PyTorch is loaded)"
     )
+
+
+def _stages(timings: list[Timings]) -> dict[str, float]:
+    """Return the median milliseconds of each stage of the whole path."""
+    stages = {"ASR": "asr_ms", "audio features": "audio_ms", "text features": "text_ms", "model": "engine_ms"}
+    return {
+        name: round(float(np.median([getattr(timing, field) for timing in timings])), 2)
+        for name, field in stages.items()
+    }
 
 
 def _samples(audio: Path | None) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -42,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     frontend, difference = export_encoder(
         EncoderOptions(args.model, args.out, args.layer, args.length, args.weights, args.name, args.licence)
     )

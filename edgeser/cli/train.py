@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=positive, default=Recipe.epochs)
     parser.add_argument("--batch-size", type=positive, default=Recipe.batch_size)
     parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
+    parser.add_argument("--label-smoothing", type=float, default=Recipe.label_smoothing, metavar="SHARE")
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     parser.add_argument("--threads", type=positive, help="CPU threads; all")
 
@@ -67,7 +68,11 @@ def run(args: argparse.Namespace) -> int:
             bins=args.bins,
             word_vectors=args.word_vectors,
             recipe=Recipe(
-                epochs=args.epochs, batch_size=args.batch_size, learning_rate=args.learning_rate, seed=args.seed
+                epochs=args.epochs,
+                batch_size=args.batch_size,
+                learning_rate=args.learning_rate,
+                label_smoothing=args.label_smoothing,
+                seed=args.seed,
             ),
         )
     )

@@ -69,7 +69,9 @@ class KSTransformerConfig:
         skip: Dropout on a skip from the mean and deviation of each modality's input rows straight to the logits;
             `None` for no skip. The published system has none: with a pretrained encoder and little data, most of
             what there is to learn is linear in these statistics, and the attention learns what they miss.
-        fusion_drop: In training, share of the samples for which a model with skips does without its fusion's logits.
+        fusion_drop: In training, share of the samples for which a model with skips does without its fusion's logits;
+            afterwards these logits weigh the other share. Skips and fusion see the same evidence: added in full,
+            they count it twice.
         readout: What the importance of a row is: `attention`, the column sums of the last deep fusion layer, mean
             over heads, as published; or `relevance`, the row's contribution to the winning logit.
         dropout: In training, on sublayer outputs and in the classifier.
@@ -166,8 +168,10 @@ class KSTransformer(EmotionModel):
         logits = self.classifier(pooled)
         statistics: dict[str, Tensor] = {}
         parts = {"fusion": logits}
-        if self.training and self.skips:
+        if self.skips and self.training:
             logits = logits * (torch.rand_like(logits[:, :1]) >= self.config.fusion_drop)
+        elif self.skips:
+            logits = logits * self._fusion_share
         for name, skip in self.skips.items():
             statistics[name] = masked_statistics(inputs[name], inputs[f"{name}_length"])
             parts[name] = skip(statistics[name], inputs[f"{name}_length"])
@@ -194,13 +198,17 @@ class KSTransformer(EmotionModel):
         found = {}
         for (name, stream), gradient in zip(fused.items(), gradients.split(widths, dim=-1), strict=True):
             through_fusion = mean_contribution(stream.rows, stream.length, gradient)
-            contribution = self._stem(name).spread(through_fusion, self.inputs[name].length)
+            contribution = self._stem(name).spread(through_fusion * self._fusion_share, self.inputs[name].length)
             length = inputs[f"{name}_length"]
             if name in statistics:
                 along = cast(StatisticsSkip, self.skips[name]).gradient(direction)
                 contribution = contribution + statistics_contribution(inputs[name], statistics[name], length, along)
             found[name] = relevance(contribution, length)
         return found
+
+    @property
+    def _fusion_share(self) -> float:
+        return 1.0 - self.config.fusion_drop if self.skips else 1.0
 
     def prepare(self, batches: Iterable[Mapping[str, Tensor]]) -> None:
         """Standardise the skips by the training split."""
@@ -249,7 +257,7 @@ class KSTransformer(EmotionModel):
             base = {"layers": (1, 1, 1), "heads": 4, "dropout": 0.2, "attention_dropout": 0.0, "mask_padding": True}
             if any(spec.frontend == "onnx-encoder" for spec in inputs.values()):
                 sizes = {"audio": (64, 128), "text": (64, 128)}
-                base.update(dropout=0.4, skip=0.3, fusion_drop=0.3, readout="relevance")
+                base.update(dropout=0.4, skip=0.3, fusion_drop=0.5, readout="relevance")
         else:
             raise InputError(f"ks-transformer: got preset {name!r}, expected one of {', '.join(cls.presets)}")
         branches = {

@@ -77,11 +77,6 @@ def load_pretrained(folder: Path, kind: Any, unneeded: tuple[str, ...]) -> tuple
     return model.eval(), set(report["unexpected_keys"])
 
 
-def keep_only(layers: nn.ModuleList, depth: int) -> nn.ModuleList:
-    """Return the first `depth` layers."""
-    return nn.ModuleList(layers[:depth])
-
-
 def additive_mask(valid: Tensor, rows: int) -> Tensor:
     """Return `(N, 1, 1, rows)`, 0 for the first `valid[n]` keys and far below any score for the others."""
     padding = torch.arange(rows, device=valid.device) >= valid[:, None]

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from edgeser.runtime.bundle import GOLDEN, MANIFEST, Bundle, frontend_files, write_bundle
 from edgeser.runtime.errors import BundleError
-from edgeser.runtime.frontends import LogMel, WordVectors
+from edgeser.runtime.frontends import LogMel, Statistics, WordVectors
 from edgeser.runtime.manifest import InputEntry, Manifest, ModelEntry
 from edgeser.runtime.stored_zip import write_zip
 
-AUDIO = LogMel(40, 46, np.full(40, -9, np.float32), np.full(40, 3, np.float32))
+AUDIO = LogMel(40, 46, Statistics(np.full(40, -9, np.float32), np.full(40, 3, np.float32)))
 TEXT = WordVectors.quantized(["the", "door"], np.array([[0.5, -1.0], [0.25, 0.0]], np.float32), 20)
 FILES = {
     "model.onnx": b"\x08\x0aa graph\n" * 4,

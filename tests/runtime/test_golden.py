@@ -13,7 +13,10 @@ from edgeser.runtime.errors import BundleError, EdgeSerError, InputError, Parity
 from edgeser.runtime.golden import TOLERANCE, GoldenVectors, verify_engine
 from edgeser.runtime.manifest import InputEntry, Manifest, ModelEntry
 
-INPUTS = {"audio": np.arange(8, dtype=np.float32), "audio_length": np.arange(8, dtype=np.int32)}
+LENGTHS = np.array([30, 7, 1, 46, 0, 12, 5, 9], dtype=np.int32)
+ROWS = np.random.default_rng(0).standard_normal((8, 46, 40)).astype(np.float32)
+ROWS[np.arange(46) >= LENGTHS[:, None]] = 0.0
+INPUTS = {"audio": ROWS, "audio_length": LENGTHS}
 LOGITS = np.linspace(-3, 3, 16, dtype=np.float32).reshape(8, 2)
 
 
@@ -96,3 +99,19 @@ def test_vectors_that_are_not_usable(tmp_path: Path, damage: str) -> None:
     golden = {"cut": raw[:-1], "empty": b"", "logits": raw.replace(b"logits", b"legits")}[damage]
     with pytest.raises(BundleError, match=r"golden\.safetensors is not usable"):
         verify_engine(Shifted(0.0), bundle(tmp_path, golden))
+
+
+def test_padding_takes_no_room_and_halves_stay_what_they_were(tmp_path: Path) -> None:
+    short = {"audio": ROWS[[1, 2]].astype(np.float16).astype(np.float32), "audio_length": LENGTHS[[1, 2]]}
+    content = GoldenVectors(short, LOGITS[:2]).to_bytes()
+    assert len(content) < 2 * 7 * 40 * 2 + 500
+    read = GoldenVectors.from_bundle(bundle(tmp_path, content))
+    for name, value in short.items():
+        np.testing.assert_array_equal(read.inputs[name], value)
+        assert read.inputs[name].dtype == value.dtype
+
+
+def test_rows_of_another_width_are_refused(tmp_path: Path) -> None:
+    opened = bundle(tmp_path, GoldenVectors({**INPUTS, "audio": ROWS[:, :, :39]}, LOGITS).to_bytes())
+    with pytest.raises(BundleError, match="not usable: no input audio of 46 x 40"):
+        GoldenVectors.from_bundle(opened)
