@@ -19,6 +19,7 @@ from edgeser.runtime.results import Result
 from edgeser.runtime.scoring import find_recordings
 
 _BAR = 30
+_MOMENTS = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +48,8 @@ def describe(result: Result) -> str:
         bar = "\u2588" * round(probability * _BAR)
         mark = "\u2190" if label == result.label else ""
         lines.append(f"  {label:<9}{probability:6.1%}  {bar:<{_BAR}} {mark}".rstrip())
-    moments = ", ".join(f"{span.start_s:.2f}-{span.end_s:.2f} s" for span in result.spans)
+    weightiest = sorted(result.spans, key=lambda span: span.importance)[-_MOMENTS:]
+    moments = ", ".join(f"{s.start_s:.2f}-{s.end_s:.2f} s" for s in sorted(weightiest, key=lambda s: s.start_s))
     lines.append(f"  moments  {moments or 'none'}")
     timings = result.timings
     lines.append(

@@ -5,7 +5,8 @@ on the held-out session and its checkpoint lie in RUN/fold-<session>/.
 
 examples:
   edgeser train --corpus manifest:corpus.csv --out runs/ks
-  edgeser train --corpus manifest:corpus.csv --audio-encoder encoders/whisper --out runs/whisper
+  edgeser train --corpus manifest:corpus.csv --audio-encoder encoders/whisper --text-encoder encoders/minilm \\
+      --epochs 25 --learning-rate 2e-3 --label-smoothing 0 --out runs/encoders
   edgeser train --corpus manifest:corpus.csv --out runs/dense --set sparse=false --sessions 1
   edgeser train --corpus manifest:corpus.csv --out runs/final --sessions none
 """

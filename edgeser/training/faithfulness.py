@@ -184,7 +184,8 @@ def _falls(
     bar = tqdm(total=len(utterances), desc=f"faithfulness, {modality}", unit="clip", leave=False, disable=None)
     for start in range(0, len(utterances), _BATCH):
         batch = utterances[start : start + _BATCH]
-        whole = [_features(trained, u) for u in batch]
+        heard: dict[str, Features] = {}  # lines of one recording stand together
+        whole = [_features(trained, u, heard) for u in batch]
         probabilities, importances = _predict(trained, whole, modality)
         predicted = probabilities.argmax(axis=1)
         changed = [variants(u, importances[i], whole[i][modality].valid) for i, u in enumerate(batch)]
@@ -198,11 +199,14 @@ def _falls(
     bar.close()
 
 
-def _features(trained: TrainedModel, utterance: Utterance) -> dict[str, Features]:
+def _features(trained: TrainedModel, utterance: Utterance, heard: dict[str, Features]) -> dict[str, Features]:
     features = {}
     for name, frontend in trained.frontends.items():
         if isinstance(frontend, AudioFrontend):
-            features[name] = frontend(load_utterance(utterance))
+            key = audio_key(utterance)
+            if key not in heard:
+                heard[key] = frontend(load_utterance(utterance))
+            features[name] = heard[key]
         elif isinstance(frontend, TextFrontend):
             features[name] = frontend(utterance.transcript or "")
     return features
