@@ -46,6 +46,7 @@ class ExportOptions:
         corpus: Where the utterances for parity and golden vectors come from; `None` for the training corpus.
         utterances: How many are compared.
         metrics: Measured accuracies, by protocol.
+        temperature: What the logits are divided by; see `edgeser.training.evaluation.temperature`.
         card: The model card, Markdown; `None` for one made from what is known.
         licence: Terms that the training data puts on the model.
     """
@@ -56,6 +57,7 @@ class ExportOptions:
     corpus: str | None = None
     utterances: int = 64
     metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    temperature: float = 1.0
     card: str | None = None
     licence: str = "not stated"
 
@@ -72,10 +74,10 @@ def export(trained: TrainedModel, options: ExportOptions) -> tuple[Bundle, list[
         n: v.astype(np.float16).astype(np.float32) if v.dtype == np.float32 else v
         for n, v in real_inputs(trained.frontends, _choose(trained, options)).items()
     }
-    expected = reference(trained.model, inputs)
+    expected = reference(trained.model, inputs, options.temperature)
     files: dict[str, bytes] = {}
     reports = []
-    for lowering, proto in lower(trained.model).named().items():
+    for lowering, proto in lower(trained.model, options.temperature).named().items():
         graph = proto.SerializeToString()
         with open_engine(graph, "onnxruntime") as engine:
             report = compare(lowering, engine, inputs, expected)
@@ -136,6 +138,7 @@ def _manifest(trained: TrainedModel, options: ExportOptions, reports: Sequence[P
         "corpus": _corpus_identity(corpus),
         "licence": options.licence,
         "training": training,
+        "temperature": options.temperature,
         "parity": [dataclasses.asdict(report) for report in reports],
         "tools": {tool: metadata.version(tool) for tool in _TOOLS},
     }

@@ -41,9 +41,14 @@ class Lowerings:
         return graphs if self.plugin is None else {**graphs, "plugin": self.plugin}
 
 
-def lower(model: EmotionModel) -> Lowerings:
-    """Export a model with fixed lengths and a symbolic batch, in both lowerings."""
-    plugin = _export(model)
+def lower(model: EmotionModel, temperature: float = 1.0) -> Lowerings:
+    """Export a model with fixed lengths and a symbolic batch, in both lowerings.
+
+    Args:
+        model: The model.
+        temperature: What its logits are divided by.
+    """
+    plugin = _export(model, temperature)
     if not any(node.domain == DOMAIN for node in plugin.graph.node):
         return Lowerings(simplify(plugin), None)
     plugin.functions.append(key_sparse_function())
@@ -58,14 +63,15 @@ def lower(model: EmotionModel) -> Lowerings:
 class _GraphContract(nn.Module):
     """A model with the graph's flat inputs and outputs instead of dictionaries."""
 
-    def __init__(self, model: EmotionModel) -> None:
+    def __init__(self, model: EmotionModel, temperature: float) -> None:
         super().__init__()
         self.model = model
+        self.scale = 1.0 / temperature
         self.names = input_names(model)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         output = self.model(dict(zip(self.names, tensors, strict=True)))
-        return (output.logits, *(output.importance[name] for name in self.model.importances))
+        return (output.logits * self.scale, *(output.importance[name] for name in self.model.importances))
 
 
 def input_names(model: EmotionModel) -> list[str]:
@@ -87,12 +93,12 @@ def example_inputs(model: EmotionModel, batch: int = 2) -> dict[str, Tensor]:
     return inputs
 
 
-def _export(model: EmotionModel) -> onnx.ModelProto:
+def _export(model: EmotionModel, temperature: float) -> onnx.ModelProto:
     example = example_inputs(model)
     batch = torch.export.Dim("N", min=1)
     with quiet():
         program = torch.onnx.export(
-            _GraphContract(model).eval(),
+            _GraphContract(model, temperature).eval(),
             tuple(example.values()),
             input_names=list(example),
             output_names=output_names(model),

@@ -51,11 +51,13 @@ class ParityReport:
             )
 
 
-def reference(model: EmotionModel, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Run PyTorch and name its outputs as the graph does."""
+def reference(
+    model: EmotionModel, inputs: Mapping[str, NDArray[Any]], temperature: float = 1.0
+) -> dict[str, NDArray[Any]]:
+    """Run PyTorch and name its outputs as the graph does; logits are divided by `temperature`."""
     with torch.inference_mode():
         output = model.eval()({name: torch.from_numpy(value) for name, value in inputs.items()})
-    named = {"logits": output.logits.numpy()}
+    named = {"logits": (output.logits / temperature).numpy()}
     named.update({f"{name}_importance": value.numpy() for name, value in output.importance.items()})
     return named
 

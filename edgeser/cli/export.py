@@ -15,7 +15,7 @@ from pathlib import Path
 from edgeser.cli.options import positive
 from edgeser.export_tools.export import ExportOptions, export
 from edgeser.runtime.errors import InputError
-from edgeser.training.evaluation import cross_validation
+from edgeser.training.evaluation import cross_validation, temperature
 from edgeser.training.trained import TrainedModel
 
 
@@ -26,16 +26,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle-version", default="1.0.0", metavar="V")
     parser.add_argument("--corpus", help="utterances to prove parity on; the training corpus")
     parser.add_argument("--utterances", type=positive, default=64, help="how many (64, at least 32)")
-    parser.add_argument("--evaluated", type=Path, metavar="RUN", help="a cross-validated run of the same recipe")
+    parser.add_argument(
+        "--evaluated",
+        type=Path,
+        metavar="RUN",
+        help="a cross-validated run of the same recipe: its accuracies, and the temperature of its logits",
+    )
     parser.add_argument("--card", type=Path, metavar="FILE", help="model card, Markdown")
     parser.add_argument("--licence", default="not stated", help="terms that the training data puts on the model")
 
 
 def run(args: argparse.Namespace) -> int:
     trained = TrainedModel.load(_fold(args.run))
-    metrics = {}
+    metrics, scale = {}, 1.0
     if args.evaluated:
         metrics["leave one session out"] = cross_validation(args.evaluated).as_dict()
+        scale = round(temperature(args.evaluated), 3)
     if args.card and not args.card.is_file():
         raise InputError(f"{args.card}: no such model card")
     options = ExportOptions(
@@ -45,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
         corpus=args.corpus,
         utterances=args.utterances,
         metrics=metrics,
+        temperature=scale,
         card=args.card.read_text(encoding="utf-8") if args.card else None,
         licence=args.licence,
     )
