@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     frontend, difference = export_encoder(
         EncoderOptions(args.model, args.out, args.layer, args.length, args.weights, args.name, args.licence)
     )

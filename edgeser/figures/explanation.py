@@ -125,7 +125,7 @@ def _explain(runtime: Runtime, frontends: dict[str, Frontend], recording: Record
     for name, frontend in frontends.items():
         if isinstance(frontend, AudioFrontend):
             features = frontend(samples)
-            times_s = np.arange(features.valid) * frontend.hop_s + frontend.window_s / 2
+            times_s = np.arange(features.valid, dtype=np.float64) * frontend.hop_s + frontend.window_s / 2
         elif isinstance(frontend, TextFrontend):
             features = frontend(result.transcript)
         else:

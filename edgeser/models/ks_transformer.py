@@ -196,7 +196,7 @@ class KSTransformer(EmotionModel):
         gradients = classifier_gradient(self.classifier, pooled, direction)
         widths = [branch.width for branch in self.config.branches.values()]
         found = {}
-        for (name, stream), gradient in zip(fused.items(), gradients.split(widths, dim=-1), strict=True):
+        for (name, stream), gradient in zip(fused.items(), torch.split(gradients, widths, dim=-1), strict=True):
             through_fusion = mean_contribution(stream.rows, stream.length, gradient)
             contribution = self._stem(name).spread(through_fusion * self._fusion_share, self.inputs[name].length)
             length = inputs[f"{name}_length"]

@@ -39,7 +39,8 @@ class Wav2Vec2Encoder(Encoder):
         self._normalises = normalises
         self._is_stable = config.do_stable_layer_norm
         self._kernels, self._strides = tuple(config.conv_kernel), tuple(config.conv_stride)
-        positions = self.model.encoder.pos_conv_embed.conv
+        encoder: Any = model.get_submodule("encoder")
+        positions: nn.Module = encoder.pos_conv_embed.conv
         if nn.utils.parametrize.is_parametrized(positions):
             nn.utils.parametrize.remove_parametrizations(positions, "weight")
 

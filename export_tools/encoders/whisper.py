@@ -133,7 +133,7 @@ def whisper_from_ctranslate2(folder: Path, length: int) -> WhisperEncoder:
         )
         config._attn_implementation = "eager"
         state = _state(weights, layers, width)
-        encoder = Original(config)
+        encoder: nn.Module = Original(config)
         encoder.load_state_dict(state)
     except InputError:
         raise
