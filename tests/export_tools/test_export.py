@@ -126,10 +126,10 @@ def test_a_graph_that_computes_something_else_is_refused(
 
     trained = dataclasses.replace(fresh(wide_corpus, "compact"), training={"corpus": wide_corpus})
 
-    def other(model: EmotionModel) -> object:
+    def other(model: EmotionModel, temperature: float) -> object:
         with torch.no_grad():
             model.classifier[-1].bias += 0.001  # type: ignore[index]
-        return lower(model)
+        return lower(model, temperature)
 
     monkeypatch.setattr(export_module, "lower", other)
     with pytest.raises(ParityError, match=r"logits differ from PyTorch by up to 1\.00e-03"):
@@ -169,8 +169,9 @@ def test_a_model_on_encoder_rows_exports_with_its_relevance(modalities: tuple[st
     lengths = {f"{name}_length": torch.tensor([spec.length, 3, 0]) for name, spec in inputs.items()}
     model.prepare([{**example, **lengths}])
     feeds = {n: v.numpy() for n, v in {**example, **{n: v.to(torch.int32) for n, v in lengths.items()}}.items()}
-    expected = reference(model, feeds)
-    for proto in lower(model).named().values():
+    expected = reference(model, feeds, temperature=2.0)
+    np.testing.assert_allclose(2.0 * expected["logits"], reference(model, feeds)["logits"], rtol=1e-6)
+    for proto in lower(model, temperature=2.0).named().values():
         with open_engine(proto.SerializeToString()) as engine:
             found = engine.run(feeds)
         for name, value in expected.items():
