@@ -67,8 +67,8 @@ def test_the_same_clip_in_any_form_gives_the_same_answer(
                 "int16": np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16),
             }[layout]
             result = runtime.recognize(given, rate, transcript=WORDS)
-        # Three of the clips stay within 0.01; one lies between two emotions, and moves by up to 0.09.
-        assert distance(result, expected) <= 0.1
+        # Rounded to 16 bits at another rate, one clip that lies between two emotions moves by 0.08.
+        assert distance(result, expected) <= (0.1 if layout == "wav" else 0.02)
         assert result.label == expected.label
 
 
