@@ -54,6 +54,7 @@ class Runtime:
         engine: What runs its graph.
         asr: What hears the words.
         labels: Emotions, in the order of the model's classes.
+        frontends: By modality, opened.
     """
 
     def __init__(self, bundle: Bundle, engine: Engine, asr: Asr, open_graph: OpenGraph = open_engine) -> None:
@@ -61,7 +62,7 @@ class Runtime:
         self.engine = engine
         self.asr = asr
         self.labels = bundle.manifest.labels
-        self._frontends: dict[str, Frontend] = {
+        self.frontends: dict[str, Frontend] = {
             name: bundle.frontend(name, open_graph) for name in bundle.manifest.inputs
         }
         _check_contract(bundle, engine)
@@ -134,7 +135,7 @@ class Runtime:
 
     def check(self, samples: Samples) -> None:
         """Raise `InputError` when samples are too short for the frontend."""
-        for frontend in self._frontends.values():
+        for frontend in self.frontends.values():
             if isinstance(frontend, AudioFrontend):
                 frontend.check(samples)
 
@@ -147,7 +148,7 @@ class Runtime:
     def close(self) -> None:
         """Free the engines."""
         self.engine.close()
-        for frontend in self._frontends.values():
+        for frontend in self.frontends.values():
             frontend.close()
 
     def __enter__(self) -> Runtime:
@@ -171,14 +172,14 @@ class Runtime:
         """Run the ASR where it is needed, and the frontends."""
         started = time.perf_counter()
         recognized: tuple[RecognizedWord, ...] = ()
-        if transcript is None and "text" in self._frontends:
+        if transcript is None and "text" in self.frontends:
             recognized = self.asr.transcribe(samples)
         words = transcript if transcript is not None else " ".join(word.text for word in recognized)
         after_asr = time.perf_counter()
         features: dict[str, Features] = {}
         tokens: list[Token] = []
         took_ms = {"audio": 0.0, "text": 0.0}
-        for name, frontend in self._frontends.items():
+        for name, frontend in self.frontends.items():
             before = time.perf_counter()
             if isinstance(frontend, AudioFrontend):
                 features[name] = frontend(samples)
@@ -199,7 +200,7 @@ class Runtime:
 
     def _answer(self, batch: Sequence[Heard]) -> list[Result]:
         started = time.perf_counter()
-        outputs = self.engine.run(stack(batch, tuple(self._frontends)))
+        outputs = self.engine.run(stack(batch, tuple(self.frontends)))
         engine_ms = (time.perf_counter() - started) * 1e3 / len(batch)
         probabilities = softmax(outputs["logits"])
         return [
@@ -212,7 +213,7 @@ class Runtime:
     ) -> Result:
         spans: tuple[Span, ...] = ()
         heard_s = heard.duration_s
-        frontend = self._frontends.get("audio")
+        frontend = self.frontends.get("audio")
         if isinstance(frontend, AudioFrontend):
             audio = heard.features["audio"]
             if audio.total > audio.valid:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgeser.figures.style import ATTENTION_MAP, BLUE, GREY, ORANGE, VERMILLION, new_figure, shorten, styled
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
-from edgeser.runtime.frontends import AudioFrontend, Frontend, TextFrontend
+from edgeser.runtime.frontends import AudioFrontend, TextFrontend
 from edgeser.runtime.recognizer import Runtime
 from edgeser.runtime.results import Result, Span, Word
 from edgeser.runtime.scoring import Recording
@@ -66,14 +66,7 @@ def explain(runtime: Runtime, recordings: Sequence[Recording]) -> list[Explanati
     Raises:
         InputError: A recording cannot be read.
     """
-    frontends: dict[str, Frontend] = {}
-    try:
-        for name in runtime.bundle.manifest.inputs:
-            frontends[name] = runtime.bundle.frontend(name)
-        return [_explain(runtime, frontends, recording) for recording in recordings]
-    finally:
-        for frontend in frontends.values():
-            frontend.close()
+    return [_explain(runtime, recording) for recording in recordings]
 
 
 def spread(recordings: Sequence[Recording], labels: Sequence[str], count: int) -> list[Recording]:
@@ -116,13 +109,13 @@ def explanation_figure(explanation: Explanation) -> Figure:
     return figure
 
 
-def _explain(runtime: Runtime, frontends: dict[str, Frontend], recording: Recording) -> Explanation:
+def _explain(runtime: Runtime, recording: Recording) -> Explanation:
     samples = recording.load()
     result = runtime.recognize(samples, SAMPLE_RATE, transcript=recording.transcript)
     importance: NDArray[np.float32] = np.zeros(0, dtype=np.float32)
     times_s: NDArray[np.float64] = np.zeros(0)
     feeds: dict[str, NDArray[np.generic]] = {}
-    for name, frontend in frontends.items():
+    for name, frontend in runtime.frontends.items():
         if isinstance(frontend, AudioFrontend):
             features = frontend(samples)
             times_s = np.arange(features.valid, dtype=np.float64) * frontend.hop_s + frontend.window_s / 2

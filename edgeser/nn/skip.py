@@ -25,7 +25,9 @@ class StatisticsSkip(nn.Module):
         self.classify = nn.Linear(2 * dim, classes)
 
     def fit(self, statistics: Tensor) -> None:
-        """Take mean and scale from the `(N, 2 dim)` statistics of a training split."""
+        """Take mean and scale from the `(N, 2 dim)` statistics of a training split; nothing from an empty one."""
+        if statistics.shape[0] == 0:
+            return
         self.get_buffer("mean").copy_(statistics.mean(dim=0))
         self.get_buffer("scale").copy_(1.0 / statistics.std(dim=0, correction=0).clamp(min=1e-3))
 

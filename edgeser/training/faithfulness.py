@@ -160,10 +160,11 @@ def of_run(run: Path) -> list[Faithfulness]:
     falls: dict[str, list[tuple[str, Fall]]] = {}
     for folder in sorted(file.parent for file in run.glob("fold-*/model.json")):
         trained = TrainedModel.load(folder)
+        session, excluded = trained.training.get("held_out"), set(trained.training.get("exclude", ()))
         held_out = [
             u
             for u in read_corpus(str(trained.training["corpus"]))
-            if u.session == trained.training.get("held_out") and u.emotion in trained.labels
+            if u.session == session and u.emotion in trained.labels and u.id not in excluded
         ]
         for modality, measure in (("audio", measure_audio), ("text", measure_text)):
             if held_out and modality in trained.model.importances:

@@ -116,9 +116,8 @@ def train(options: TrainOptions) -> list[FoldResult]:
     utterances = usable(read_corpus(options.corpus), options)
     folds = leave_one_session_out(utterances, options.sessions) if options.hold_out else [train_on_all(utterances)]
     _claim(options)
-    features = load_features(options)
-    if all((fold_folder(options.out, fold.name) / "model.json").is_file() for fold in folds):
-        return [_train_fold(fold, options, features) for fold in folds]
+    is_done = all((fold_folder(options.out, fold.name) / "model.json").is_file() for fold in folds)
+    features = {} if is_done else load_features(options)
     for source in features.values():
         if isinstance(source, RecordingFeatures):
             source.prepare(utterances, options.recipe.augmentation(source.frontend.kind).speeds)

@@ -86,3 +86,10 @@ def test_statistics_of_rows_match_their_definition() -> None:
         torch.testing.assert_close(mean, valid.mean(dim=0) if count else torch.zeros(6), check_dtype=False)
         expected = (valid.var(dim=0, correction=0) + 1e-5).sqrt() if count else torch.zeros(6)
         torch.testing.assert_close(std, expected, check_dtype=False, rtol=1e-4, atol=1e-4)
+
+
+def test_a_skip_without_training_rows_stays_neutral() -> None:
+    """A corpus without a single transcript must not turn the text's skip into NaN."""
+    skip = StatisticsSkip(3, 4, dropout=0.5).eval()
+    skip.fit(torch.zeros(0, 6))
+    assert torch.isfinite(skip(torch.randn(2, 6), torch.tensor([5, 0]))).all()
