@@ -6,8 +6,9 @@ import csv
 from pathlib import Path
 
 import pytest
+import soundfile
 
-from edgeser.runtime.audio import Samples, load_audio
+from edgeser.runtime.audio import SAMPLE_RATE, Samples, load_audio
 
 CLIPS = Path(__file__).parent.parent / "examples" / "clips"
 
@@ -78,3 +79,74 @@ def wide_corpus(clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+# An evaluation's label, the emotion of the clip that stands for it, and what annotators write.
+IEMOCAP_TURNS = (
+    ("ang", "angry", "Anger"),
+    ("neu", "neutral", "Neutral"),
+    ("hap", "happy", "Happiness"),
+    ("exc", "happy", "Excited"),
+    ("sad", "sad", "Sadness"),
+    ("fru", "angry", "Frustration"),
+    ("xxx", "neutral", "Other"),
+)
+# The binary file that macOS puts beside every file of a copy, here with lines that would do harm if they were read.
+RESOURCE_FORK = (
+    b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        \xff\xfe\x85\n"
+    b"[1.0000 - 2.0000]\tSes01F_ghost01_F000\tang\t[2.5000, 2.5000, 2.5000]\n"
+    b"Ses01F_impro01_F000 [001.0000-002.0000]: ghost\n"
+)
+
+
+@pytest.fixture(scope="session")
+def iemocap(clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small copy of IEMOCAP in the release's own layout: read it, do not change it.
+
+    Five sessions, each with an improvised and a scripted dialog. Each dialog has a turn of every label in
+    `IEMOCAP_TURNS`, F and M in turn, so that every session has every label from both speakers: 50 utterances of the
+    four emotions, 20 turns of others. Each wav file is another stretch of 2 s.
+    """
+    root = tmp_path_factory.mktemp("iemocap") / "IEMOCAP_full_release"
+    voices = {EMOTIONS[clip.stem.split("-")[2]]: load_audio(clip) for clip in clips}
+    for session in range(1, 6):
+        folder = root / f"Session{session}"
+        for number, name in enumerate((f"Ses0{session}F_impro01", f"Ses0{session}M_script01_1b")):
+            turns = [f"{name}_{'FM'[(turn + number) % 2]}{turn // 2:03d}" for turn in range(len(IEMOCAP_TURNS))]
+            turns[4] = f"{turns[4][:-3]}XX0"  # some real turns are numbered so
+            _write_iemocap_texts(folder, name, turns)
+            wavs = folder / "sentences" / "wav" / name
+            wavs.mkdir(parents=True)
+            for turn, (_, emotion, _) in enumerate(IEMOCAP_TURNS):
+                start = round((0.4 + 0.1 * session + 0.05 * number + 0.01 * turn) * SAMPLE_RATE)
+                samples = voices[emotion][start : start + 2 * SAMPLE_RATE]
+                soundfile.write(wavs / f"{turns[turn]}.wav", samples, SAMPLE_RATE, subtype="PCM_16")
+                (wavs / f"._{turns[turn]}.wav").write_bytes(RESOURCE_FORK)
+    return root
+
+
+def _write_iemocap_texts(session: Path, dialog: str, turns: list[str]) -> None:
+    """Write a dialog's labels and words as the release has them, with a macOS copy's `._` files beside them."""
+    labels = ["% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]", ""]
+    words = []
+    for number, (turn, (label, emotion, annotated)) in enumerate(zip(turns, IEMOCAP_TURNS, strict=True)):
+        start, end = 6.29 + 2.5 * number, 8.29 + 2.5 * number
+        labels += [
+            f"[{start:.4f} - {end:.4f}]\t{turn}\t{label}\t[2.5000, 3.0000, 2.0000]",
+            f"C-E2:\t{annotated};\t()",
+            f"C-{turn[-4]}1:\t{annotated}; Surprise;\t(annoyed)",
+            "A-E3:\tval 3; act 2; dom  2;\t()",
+            f"A-{turn[-4]}1:\tval 3; act 2; dom  2;\t()",
+            "",
+        ]
+        words.append(f"{turn} [{start:08.4f}-{end:08.4f}]: {LINES[emotion][number % 2]}")
+        words.append(f"{turn[-4]}: [BREATHING]")
+    for kind, lines in (("EmoEvaluation", labels), ("transcriptions", words)):
+        file = session / "dialog" / kind / f"{dialog}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("\n".join([*lines, ""]), encoding="ascii")
+        file.with_name(f"._{file.name}").write_bytes(RESOURCE_FORK)
+    for kind in ("Attribute", "Categorical", "Self-evaluation"):
+        file = session / "dialog" / "EmoEvaluation" / kind / f"{dialog}_e2.txt"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("\n".join(f"{turn} :Fear; ()" for turn in turns), encoding="ascii")

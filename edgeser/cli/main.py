@@ -17,6 +17,7 @@ COMMANDS = {
     "inspect": "show what is in a bundle",
     "doctor": "check this device: libraries, engines, the default bundle",
     "bench": "measure speed and memory on this device",
+    "corpus": "count a corpus: sessions, speakers, emotions, durations",
     "train": "train a model, one per held-out session",
     "evaluate": "accuracies of a run or a bundle",
     "export": "turn a trained model into a bundle",
