@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -13,25 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgeser.corpora import Utterance, read_corpus
+from edgeser.corpora import Utterance, corpus_identity, read_corpus
+from edgeser.corpora.inputs import graph_inputs, load_utterance
 from edgeser.export_tools.card import model_card
 from edgeser.export_tools.lowering import lower
 from edgeser.export_tools.parity import MINIMUM, ParityReport, compare, reference
+from edgeser.runtime.audio import SAMPLE_RATE
 from edgeser.runtime.bundle import CARD, GOLDEN, Bundle, frontend_files, write_bundle
 from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import InputError
-from edgeser.runtime.frontends import AudioFrontend, Features, Frontend, TextFrontend, WordVectors
-from edgeser.runtime.golden import GoldenVectors
+from edgeser.runtime.frontends import Frontend, SpeechEncoder, TextEncoder, WordVectors
+from edgeser.runtime.golden import EncoderVectors, GoldenVectors, encoder_vectors
 from edgeser.runtime.manifest import InputEntry, Manifest, ModelEntry
-from edgeser.training.features import load_utterance
 from edgeser.training.trained import TrainedModel
 
 log = logging.getLogger(__name__)
 
 GRAPH_FILES = {"portable": "model.onnx", "plugin": "model.plugin.onnx"}
 _GOLDEN_COUNT = 8
+_ENCODER_SAMPLES = 4 * SAMPLE_RATE
 _TOOLS = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime")
 
 
@@ -69,10 +69,11 @@ def export(trained: TrainedModel, options: ExportOptions) -> tuple[Bundle, list[
         ParityError: A graph's logits are more than 1e-4 from PyTorch's.
         InputError: The corpus has too few utterances.
     """
+    chosen = _choose(trained, options)
     # Rounded to half precision, the golden vectors among them take half the room.
     inputs = {
         n: v.astype(np.float16).astype(np.float32) if v.dtype == np.float32 else v
-        for n, v in real_inputs(trained.frontends, _choose(trained, options)).items()
+        for n, v in graph_inputs(trained.frontends, chosen).items()
     }
     expected = reference(trained.model, inputs, options.temperature)
     files: dict[str, bytes] = {}
@@ -86,7 +87,11 @@ def export(trained: TrainedModel, options: ExportOptions) -> tuple[Bundle, list[
         reports.append(report)
         files[GRAPH_FILES[lowering]] = graph
     first = slice(0, _GOLDEN_COUNT)
-    golden = GoldenVectors({name: value[first] for name, value in inputs.items()}, expected["logits"][first])
+    golden = GoldenVectors(
+        {name: value[first] for name, value in inputs.items()},
+        expected["logits"][first],
+        encoders=golden_encoders(trained.frontends, chosen),
+    )
     files[GOLDEN] = golden.to_bytes()
     for name, frontend in trained.frontends.items():
         files.update(frontend_files(name, frontend))
@@ -95,21 +100,26 @@ def export(trained: TrainedModel, options: ExportOptions) -> tuple[Bundle, list[
     return write_bundle(options.out, manifest, files), reports
 
 
-def real_inputs(frontends: Mapping[str, Frontend], utterances: Sequence[Utterance]) -> dict[str, NDArray[Any]]:
-    """Run utterances through the device's own frontends and stack them into the graph's inputs."""
-    inputs: dict[str, NDArray[Any]] = {}
-    for name, frontend in frontends.items():
-        features = [_features(frontend, utterance) for utterance in utterances]
-        inputs[name] = np.stack([f.values for f in features])
-        inputs[f"{name}_length"] = np.array([f.valid for f in features], dtype=np.int32)
-    return inputs
+def golden_encoders(frontends: Mapping[str, Frontend], utterances: Sequence[Utterance]) -> dict[str, EncoderVectors]:
+    """Return golden vectors for those frontends that are encoders, all from one utterance.
 
-
-def _features(frontend: Frontend, utterance: Utterance) -> Features:
-    if isinstance(frontend, AudioFrontend):
-        return frontend(load_utterance(utterance))
-    assert isinstance(frontend, TextFrontend)
-    return frontend(utterance.transcript or "")
+    It is the first with words that is at most 4 s long, so that it takes little room; without any, 4 s of another.
+    """
+    encoders = {n: f for n, f in frontends.items() if isinstance(f, (SpeechEncoder, TextEncoder))}
+    if not encoders:
+        return {}
+    hears = any(isinstance(frontend, SpeechEncoder) for frontend in encoders.values())
+    spoken = [u for u in utterances if (u.transcript or "").strip()]
+    pool = spoken or utterances
+    short = (u for u in pool if not hears or load_utterance(u).shape[0] <= _ENCODER_SAMPLES)
+    utterance = next(short, pool[0])
+    found: dict[str, EncoderVectors] = {}
+    for name, frontend in encoders.items():
+        if isinstance(frontend, SpeechEncoder):
+            found[name] = encoder_vectors(frontend, load_utterance(utterance)[:_ENCODER_SAMPLES])
+        elif spoken:
+            found[name] = encoder_vectors(frontend, utterance.transcript or "")
+    return found
 
 
 def _choose(trained: TrainedModel, options: ExportOptions) -> list[Utterance]:
@@ -135,7 +145,7 @@ def _manifest(trained: TrainedModel, options: ExportOptions, reports: Sequence[P
     for name in ("family", "preset", "labels"):
         training.pop(name, None)
     provenance = {
-        "corpus": _corpus_identity(corpus),
+        "corpus": corpus_identity(corpus),
         "licence": options.licence,
         "training": training,
         "temperature": options.temperature,
@@ -154,15 +164,6 @@ def _manifest(trained: TrainedModel, options: ExportOptions, reports: Sequence[P
         metrics=_plain(options.metrics),
         provenance=_plain(provenance),
     )
-
-
-def _corpus_identity(spec: str) -> dict[str, str]:
-    """Name a corpus by reader, file name and content, not by where it lies on this machine."""
-    reader, _, path = spec.partition(":")
-    identity = {"reader": reader, "name": Path(path).name}
-    if Path(path).is_file():
-        identity["sha256"] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    return identity
 
 
 def _plain(value: Any) -> Any:

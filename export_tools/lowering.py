@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 import onnx.inliner
 import onnxsim
 import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
 from torch import Tensor, nn
 
 from edgeser.export_tools.key_sparse import DOMAIN, NAME, VERSION, key_sparse_function
@@ -19,6 +23,9 @@ from edgeser.models import EmotionModel
 
 OPSET = 18  # JetPack 6's TensorRT 10.3 and the last ONNX Runtime for Python 3.10 read it
 IR_VERSION = 10
+# A product and its bias stay apart, and query, key and value too: engines fuse them as they like, weights keep their
+# names in both lowerings, and no reshapes stand around every product.
+_SKIPPED = ["fuse_matmul_add_bias_into_gemm", "fuse_matmul_add_bias_into_gemm_batched", "fuse_qkv"]
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,7 @@ def _export(model: EmotionModel, temperature: float) -> onnx.ModelProto:
     assert program is not None  # `f` is not given, so the exporter returns the program
     proto: onnx.ModelProto = program.model_proto
     proto.ir_version = IR_VERSION
+    name_weights(proto, model)
     assert [value.name for value in proto.graph.input] == list(example)
     _tidy(proto)
     return proto
@@ -136,6 +144,29 @@ def _tidy(proto: onnx.ModelProto) -> None:
     assert not unknown, f"no function body for {unknown}"
 
 
+def name_weights(proto: onnx.ModelProto, model: nn.Module) -> None:
+    """Give weights that the exporter transposed, and called `val_17`, the names of the parameters they are."""
+    taken = {tensor.name for tensor in proto.graph.initializer}
+    parameters: dict[tuple[int, ...], list[tuple[str, NDArray[np.float32]]]] = collections.defaultdict(list)
+    for name, value in model.named_parameters():
+        if value.dim() == 2 and name not in taken:
+            parameters[tuple(value.T.shape)].append((name, value.detach().T.numpy()))
+    renamed: dict[str, str] = {}
+    for tensor in proto.graph.initializer:
+        candidates = parameters.get(tuple(tensor.dims), [])
+        if not candidates or tensor.data_type != onnx.TensorProto.FLOAT or not tensor.name.startswith("val_"):
+            continue
+        stored = numpy_helper.to_array(tensor)
+        for place, (name, value) in enumerate(candidates):
+            if np.array_equal(stored, value):
+                renamed[tensor.name] = name
+                tensor.name = name
+                del candidates[place]
+                break
+    for node in proto.graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+
+
 def finish(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Tidy and simplify a graph of standard operators, fresh from the exporter."""
     proto.ir_version = IR_VERSION
@@ -144,11 +175,29 @@ def finish(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Fold constants and check the result."""
-    simplified: onnx.ModelProto = onnxsim.simplify(proto, check_n=0)[0]
+    """Fold constants, bring GELU into the order that engines fuse, and check the result."""
+    simplified: onnx.ModelProto = onnxsim.simplify(proto, check_n=0, skipped_optimizers=_SKIPPED)[0]
     simplified.ir_version = IR_VERSION
+    _order_gelu(simplified.graph)
     onnx.checker.check_model(simplified, full_check=True)
     return simplified
+
+
+def _order_gelu(graph: onnx.GraphProto) -> None:
+    """Turn `x * (0.5 * (1 + erf))` into `(x * (1 + erf)) * 0.5`, the form that ONNX Runtime fuses into one kernel."""
+    makers = {out: node for node in graph.node for out in node.output}
+    uses = collections.Counter(name for node in graph.node for name in node.input)
+    halves = {i.name for i in graph.initializer if not i.dims and float(numpy_helper.to_array(i)) == 0.5}
+    for outer in graph.node:
+        inner = makers.get(outer.input[1]) if outer.op_type == "Mul" else None
+        if inner is None or inner.op_type != "Mul" or inner.input[0] not in halves or uses[inner.output[0]] != 1:
+            continue
+        shifted = makers.get(inner.input[1])
+        erf = makers.get(shifted.input[0]) if shifted is not None and shifted.op_type == "Add" else None
+        if erf is not None and erf.op_type == "Erf":
+            half, value = inner.input[0], outer.input[0]
+            inner.input[:] = [value, inner.input[1]]
+            outer.input[:] = [inner.output[0], half]
 
 
 @contextlib.contextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -13,14 +14,15 @@ import numpy as np
 
 from edgeser.runtime.audio import SAMPLE_RATE
 from edgeser.runtime.bundle import Bundle
-from edgeser.runtime.engines import ENGINES, open_engine
+from edgeser.runtime.engines import Engine, OnnxRuntimeEngine, candidates, open_engine
 from edgeser.runtime.errors import EdgeSerError
 from edgeser.runtime.frontends import AudioFrontend, TextFrontend
-from edgeser.runtime.golden import verify_engine
+from edgeser.runtime.golden import Proof, prove, unproved
 from edgeser.runtime.recognizer import default_bundle
 
 _REQUIRED = ("numpy", "onnxruntime", "kaldi-native-fbank", "safetensors", "soundfile", "soxr", "tokenizers")
 _OPTIONAL = {
+    "openvino": "faster on CPUs: edgeser[openvino]",
     "pocketsphinx": "words: edgeser[asr]",
     "torch": "training: edgeser[train]",
     "onnx": "export: edgeser[export]",
@@ -63,19 +65,51 @@ def _bundle(path: Path) -> Iterator[Check]:
         yield Check("bundle", False, str(error))
         return
     yield Check("bundle", True, f"{bundle.manifest.name} {bundle.manifest.version}, every file verified")
+    found = {name: _proof(bundle, name) for name in candidates("auto")}
     for name in bundle.manifest.inputs:
-        yield _frontend(bundle, name)
-    for name in ENGINES:
+        proofs = {engine: proof for engine, proof in found.items() if isinstance(proof, Proof)}
+        yield _frontend(bundle, name, {e: proof.rows[name] for e, proof in proofs.items() if name in proof.rows})
+    yield from _engines(bundle, found)
+
+
+def _engines(bundle: Bundle, found: Mapping[str, Proof | str]) -> Iterator[Check]:
+    """Report every installed engine, and which `auto` chooses: the first that is proved; ONNX Runtime needs no rows."""
+    usable = [name for name, proof in found.items() if isinstance(proof, Proof)]
+    unknown = unproved(bundle) if usable else ()
+    if unknown:
+        usable = [name for name in usable if name == OnnxRuntimeEngine.name]
+    for name, proof in found.items():
+        if isinstance(proof, str):
+            yield Check(f"engine {name}", False, proof)
+            continue
+        detail = f"golden vectors within {proof.logits:.1e}"
+        if unknown:
+            detail += f"; none for the encoders of {' and '.join(unknown)}"
+        yield Check(f"engine {name}", True, detail + ("; `auto` chooses it" if [name] == usable[:1] else ""))
+
+
+def _proof(bundle: Bundle, engine: str) -> Proof | str:
+    """Run all golden vectors through an engine; where that fails, return why."""
+
+    def open_graph(graph: bytes) -> Engine:
+        return open_engine(graph, engine)
+
+    with contextlib.ExitStack() as opened:
         try:
-            with open_engine(bundle.graph(), name) as engine:
-                difference = verify_engine(engine, bundle)
-            yield Check(f"engine {name}", True, f"golden vectors within {difference:.1e}; `auto` chooses it")
-        except EdgeSerError as error:
-            yield Check(f"engine {name}", False, str(error))
+            model = opened.enter_context(open_graph(bundle.graph()))
+            frontends = {name: bundle.frontend(name, open_graph) for name in bundle.manifest.inputs}
+            for frontend in frontends.values():
+                opened.callback(frontend.close)
+            return prove(model, frontends, bundle)
+        except (EdgeSerError, ImportError, OSError) as error:  # the last two: ONNX Runtime itself is damaged
+            return str(error)
 
 
-def _frontend(bundle: Bundle, name: str) -> Check:
-    """Run a frontend over a second of noise, or over a word; encoders run their graph."""
+def _frontend(bundle: Bundle, name: str, rows: Mapping[str, float]) -> Check:
+    """Report an encoder's golden rows; run others over a second of noise, or over a word."""
+    if rows:
+        near = ", ".join(f"{engine} within {difference:.1e}" for engine, difference in rows.items())
+        return Check(f"frontend {name}", True, f"{bundle.manifest.inputs[name].frontend['kind']}, golden rows: {near}")
     try:
         frontend = bundle.frontend(name)
         if isinstance(frontend, AudioFrontend):

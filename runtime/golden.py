@@ -1,19 +1,63 @@
-"""Golden vectors: real inputs and reference logits that travel in the bundle, for every engine to prove itself."""
+"""Golden vectors: real inputs and reference outputs that travel in the bundle, for every engine to prove itself."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeser.runtime.audio import Samples
 from edgeser.runtime.bundle import GOLDEN, Bundle
 from edgeser.runtime.engines import Engine
-from edgeser.runtime.errors import BundleError, ParityError
+from edgeser.runtime.errors import BundleError, InputError, ParityError
+from edgeser.runtime.frontends import Frontend, Rows, SpeechEncoder, TextEncoder
+from edgeser.runtime.frontends.onnx_encoder import KIND as ENCODER
+from edgeser.runtime.manifest import InputEntry
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "int8": 2e-1}
 """Largest |logit difference| that an engine may show, by the bundle's precision."""
+ENCODER_TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 0.1}
+"""Largest root-mean-square difference of an encoder's rows, in standard deviations of the expected ones. They are
+stored in half precision, which alone makes 3e-4."""
+
+_FULL_SCALE = 32768
+_STORED_INPUTS = {"speech": ("int16", "float32"), "text": ("int32",)}
+Tensors = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class EncoderVectors:
+    """One utterance for an encoder.
+
+    Attributes:
+        input: What the frontend's `extract` takes: `(samples,)` float32 mono at 16 kHz, or `(tokens + 2,)` int32 ids
+            with the start and end tokens.
+        rows: `(n, dim)` float32, what it must give: not normalised, without padding.
+    """
+
+    input: NDArray[Any]
+    rows: Rows
+
+    def to_tensors(self) -> dict[str, NDArray[Any]]:
+        """Return what is stored: samples as 16-bit PCM where that is exact, rows in half precision."""
+        given = self.input
+        if given.dtype == np.float32:
+            pcm, limits = np.rint(given * np.float32(_FULL_SCALE)), np.iinfo(np.int16)
+            fits = limits.min <= pcm.min() and pcm.max() <= limits.max
+            given = pcm.astype(np.int16) if fits and np.array_equal(pcm / np.float32(_FULL_SCALE), given) else given
+        with np.errstate(over="ignore"):
+            half = self.rows.astype(np.float16)
+        return {"input": given, "rows": half if np.isfinite(half).all() else self.rows}
+
+    @classmethod
+    def from_tensors(cls, given: NDArray[Any], rows: NDArray[Any]) -> EncoderVectors:
+        """Read what `to_tensors` gave."""
+        if given.dtype == np.int16:
+            given = given.astype(np.float32) / np.float32(_FULL_SCALE)
+        return cls(given, rows.astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -23,16 +67,27 @@ class GoldenVectors:
     Attributes:
         inputs: The graph's inputs, one batch.
         logits: `(N, classes)` float32, what they must give.
+        reference: `(N, classes)` float32, what the model gave before it was quantized, for comparison; `None` where
+            `logits` are that.
+        encoders: By modality, for frontends that are encoders; bundles from before there were any have none.
     """
 
     inputs: Mapping[str, NDArray[np.generic]]
     logits: NDArray[np.float32]
+    reference: NDArray[np.float32] | None = None
+    encoders: Mapping[str, EncoderVectors] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """Return the safetensors form: without padding, and in half precision where nothing is lost by it."""
         from safetensors.numpy import save
 
-        return save({**{f"input.{n}": self._packed(n) for n in self.inputs}, "logits": self.logits})
+        tensors: dict[str, NDArray[Any]] = {f"input.{name}": self._packed(name) for name in self.inputs}
+        tensors["logits"] = self.logits
+        if self.reference is not None:
+            tensors["reference"] = self.reference
+        for name, vectors in self.encoders.items():
+            tensors.update({f"encoder.{name}.{part}": value for part, value in vectors.to_tensors().items()})
+        return save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
 
     def _packed(self, name: str) -> NDArray[np.generic]:
         value = self.inputs[name]
@@ -40,29 +95,46 @@ class GoldenVectors:
             return value
         value = value[:, : int(self.inputs[f"{name}_length"].max(initial=0))]
         half = value.astype(np.float16)
-        return np.ascontiguousarray(half if np.array_equal(half.astype(np.float32), value) else value)
+        return half if np.array_equal(half.astype(np.float32), value) else value
 
     @classmethod
     def from_bundle(cls, bundle: Bundle) -> GoldenVectors:
-        """Read a bundle's golden vectors."""
+        """Read a bundle's golden vectors.
+
+        Raises:
+            BundleError: There are none, or they do not fit the bundle.
+        """
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
         try:
             tensors = load(bundle.read(GOLDEN))
-            logits = tensors.pop("logits")
+            logits = tensors["logits"]
         except (KeyError, SafetensorError) as error:
-            raise BundleError(f"{bundle.path}: {GOLDEN} is not usable: {error}") from error
-        inputs = {name.removeprefix("input."): value for name, value in tensors.items()}
-        for name, entry in bundle.manifest.inputs.items():
-            packed = inputs.get(name)
-            if packed is None or packed.ndim != 3 or packed.shape[1] > entry.length or packed.shape[2] != entry.dim:
-                shape = f"{entry.length} x {entry.dim}"
-                raise BundleError(f"{bundle.path}: {GOLDEN} is not usable: no input {name} of {shape}")
-            rows = np.zeros((packed.shape[0], entry.length, packed.shape[2]), dtype=np.float32)
-            rows[:, : packed.shape[1]] = packed
-            inputs[name] = rows
-        return cls(inputs, logits)
+            raise _unusable(bundle, str(error)) from error
+        reference = tensors.get("reference")
+        if reference is not None and reference.shape != logits.shape:
+            raise _unusable(bundle, f"reference {reference.shape}, logits {logits.shape}")
+        return cls(_inputs(bundle, tensors), logits, reference, _encoders(bundle, tensors))
+
+
+def encoder_vectors(frontend: Frontend, heard: Samples | str) -> EncoderVectors:
+    """Run an utterance through an encoder, to keep what it gave.
+
+    Args:
+        frontend: A `SpeechEncoder` or a `TextEncoder`.
+        heard: `(samples,)` float32 mono at 16 kHz for the one, a transcript for the other.
+
+    Raises:
+        InputError: Too short for a row, or not what the frontend takes.
+    """
+    if isinstance(frontend, SpeechEncoder) and not isinstance(heard, str):
+        given: NDArray[Any] = heard[: frontend.samples_for(frontend.length)]
+    elif isinstance(frontend, TextEncoder) and isinstance(heard, str):
+        given = frontend.ids(frontend.tokens(heard))
+    else:
+        raise InputError(f"encoder vectors: got {type(heard).__name__} for {type(frontend).__name__}")
+    return EncoderVectors(given, frontend.extract(given))
 
 
 def verify_engine(engine: Engine, bundle: Bundle, count: int | None = None) -> float:
@@ -83,9 +155,7 @@ def verify_engine(engine: Engine, bundle: Bundle, count: int | None = None) -> f
     logits = engine.run({name: value[:count] for name, value in golden.inputs.items()})["logits"]
     expected = golden.logits[:count]
     if logits.shape != expected.shape:
-        raise BundleError(
-            f"{bundle.path}: {GOLDEN} is not usable: logits {expected.shape}, the graph gives {logits.shape}"
-        )
+        raise _unusable(bundle, f"logits {expected.shape}, the graph gives {logits.shape}")
     difference = float(np.abs(logits - expected).max())
     limit = TOLERANCE[bundle.manifest.precision]
     if not difference <= limit:
@@ -94,3 +164,108 @@ def verify_engine(engine: Engine, bundle: Bundle, count: int | None = None) -> f
             "this engine does not compute this model on this device"
         )
     return difference
+
+
+def verify_frontend(frontend: Frontend, vectors: EncoderVectors, precision: str) -> float:
+    """Run an encoder's vectors through it.
+
+    Args:
+        frontend: A `SpeechEncoder` or a `TextEncoder`, opened with the engine in question.
+        vectors: Its vectors.
+        precision: The bundle's.
+
+    Returns:
+        The root-mean-square difference of the rows, in standard deviations of the expected rows.
+
+    Raises:
+        ParityError: It is above `ENCODER_TOLERANCE`, or not a number; or there are more or fewer rows.
+    """
+    if not isinstance(frontend, (SpeechEncoder, TextEncoder)):
+        raise InputError(f"encoder vectors: got {type(frontend).__name__}, expected a SpeechEncoder or TextEncoder")
+    rows = frontend.extract(vectors.input)
+    who = f"{frontend.engine.name}: encoder {frontend.options().get('name')}"
+    if rows.shape != vectors.rows.shape:
+        raise ParityError(f"{who} gives rows {rows.shape}, its golden vectors are {vectors.rows.shape}")
+    expected = vectors.rows.astype(np.float64)
+    difference = float(np.sqrt(np.mean((rows - expected) ** 2)) / expected.std())
+    limit = ENCODER_TOLERANCE[precision]
+    if not difference <= limit:
+        raise ParityError(
+            f"{who}: golden rows differ by {difference:.2e} standard deviations, at most {limit:.0e} is expected: "
+            "this engine does not compute this encoder on this device"
+        )
+    return difference
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How near an engine comes to all golden vectors of a bundle.
+
+    Attributes:
+        logits: The largest |logit difference|.
+        rows: By modality of the encoders that have vectors, the difference that `verify_frontend` found.
+    """
+
+    logits: float
+    rows: Mapping[str, float]
+
+
+def prove(engine: Engine, frontends: Mapping[str, Frontend], bundle: Bundle) -> Proof:
+    """Run all golden vectors through an engine and the encoders that it opened.
+
+    Raises:
+        ParityError: The engine does not compute what the bundle says.
+    """
+    logits = verify_engine(engine, bundle)
+    encoders = GoldenVectors.from_bundle(bundle).encoders
+    precision = bundle.manifest.precision
+    return Proof(logits, {n: verify_frontend(frontends[n], vectors, precision) for n, vectors in encoders.items()})
+
+
+def unproved(bundle: Bundle) -> tuple[str, ...]:
+    """Return the modalities whose encoders have no golden vectors: what an engine makes of them is not known."""
+    known = GoldenVectors.from_bundle(bundle).encoders
+    inputs = bundle.manifest.inputs
+    return tuple(name for name, entry in inputs.items() if entry.frontend.get("kind") == ENCODER and name not in known)
+
+
+def _inputs(bundle: Bundle, tensors: Tensors) -> dict[str, NDArray[np.generic]]:
+    """Take the model's inputs, and pad them again."""
+    inputs = {name.removeprefix("input."): value for name, value in tensors.items() if name.startswith("input.")}
+    for name, entry in bundle.manifest.inputs.items():
+        packed = inputs.get(name)
+        if packed is None or packed.ndim != 3 or packed.shape[1] > entry.length or packed.shape[2] != entry.dim:
+            raise _unusable(bundle, f"no input {name} of {entry.length} x {entry.dim}")
+        rows = np.zeros((packed.shape[0], entry.length, packed.shape[2]), dtype=np.float32)
+        rows[:, : packed.shape[1]] = packed
+        inputs[name] = rows
+    return inputs
+
+
+def _encoders(bundle: Bundle, tensors: Tensors) -> dict[str, EncoderVectors]:
+    """Take the encoders' vectors, of those that have any."""
+    found = {}
+    for name, entry in bundle.manifest.inputs.items():
+        given, rows = tensors.get(f"encoder.{name}.input"), tensors.get(f"encoder.{name}.rows")
+        if given is None and rows is None:
+            continue
+        if given is None or rows is None or not _usable(entry, given, rows):
+            raise _unusable(bundle, f"no rows up to {entry.length} x {entry.dim} of the encoder of {name}, or no input")
+        found[name] = EncoderVectors.from_tensors(given, rows)
+    return found
+
+
+def _usable(entry: InputEntry, given: NDArray[Any], rows: NDArray[Any]) -> bool:
+    stored = _STORED_INPUTS.get(str(entry.frontend.get("input")), ())
+    return (
+        entry.frontend.get("kind") == ENCODER
+        and given.ndim == 1
+        and str(given.dtype) in stored
+        and rows.shape[1:] == (entry.dim,)
+        and 1 <= rows.shape[0] <= entry.length
+        and 0 < float(rows.std(dtype=np.float64)) < np.inf
+    )
+
+
+def _unusable(bundle: Bundle, why: str) -> BundleError:
+    return BundleError(f"{bundle.path}: {GOLDEN} is not usable: {why}")

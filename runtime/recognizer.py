@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from edgeser.runtime.asr import Asr, RecognizedWord, open_asr
 from edgeser.runtime.audio import SAMPLE_RATE, Samples, load_audio, prepare
 from edgeser.runtime.bundle import Bundle
-from edgeser.runtime.engines import Engine, open_engine
-from edgeser.runtime.errors import BundleError, InputError
+from edgeser.runtime.engines import Engine, OnnxRuntimeEngine, candidates, open_engine
+from edgeser.runtime.errors import BundleError, EngineError, InputError, MissingDependencyError, ParityError
 from edgeser.runtime.frontends import AudioFrontend, Features, Frontend, OpenGraph, TextFrontend, Token
-from edgeser.runtime.golden import verify_engine
+from edgeser.runtime.golden import prove, unproved, verify_engine
 from edgeser.runtime.results import Result, Span, Timings, explain_audio, explain_words
 
 log = logging.getLogger(__name__)
@@ -81,27 +81,49 @@ class Runtime:
 
         Args:
             bundle: A `.edgeser` file or folder; `None` for the one that ships with the package.
-            engine: `auto` or an engine's name.
+            engine: An engine's name; or `auto`: OpenVINO where it is installed and passes all of the bundle's golden
+                vectors, else ONNX Runtime.
             asr: `auto`, `pocketsphinx` or `none`.
             threads: Threads of the engine.
-            self_test: Check the engine against some of the bundle's golden vectors (a few milliseconds).
+            self_test: Check the engine against golden vectors: ONNX Runtime against some (a few milliseconds), another
+                engine against all. Without it nothing is known of the others, and `auto` is ONNX Runtime.
 
         Raises:
             BundleError: The bundle is missing or damaged.
             EngineError: The engine refuses the graph.
             ParityError: The engine does not compute what the bundle says.
-            MissingDependencyError: The named recogniser is not installed.
+            MissingDependencyError: The named engine or recogniser is not installed.
         """
         opened = Bundle.open(default_bundle() if bundle is None else bundle)
+        names = _choices(opened, engine) if self_test else candidates(engine)[-1:]
+        listener = open_asr(asr)
+        for name, following in itertools.pairwise(names):
+            try:
+                return cls._opened(opened, name, listener, threads)._proved()
+            except (BundleError, EngineError, MissingDependencyError, ParityError) as error:
+                log.warning("%s is not used, %s is: %s", name, following, error)
+        runtime = cls._opened(opened, names[-1], listener, threads)
+        return runtime._proved() if self_test else runtime
 
+    @classmethod
+    def _opened(cls, bundle: Bundle, engine: str, asr: Asr, threads: int) -> Runtime:
         def open_graph(graph: bytes) -> Engine:
             return open_engine(graph, engine, threads)
 
-        runner = open_graph(opened.graph())
-        if self_test:
-            difference = verify_engine(runner, opened, _SELF_TEST_VECTORS)
-            log.debug("%s: golden vectors within %.1e", runner.name, difference)
-        return cls(opened, runner, open_asr(asr), open_graph)
+        return cls(bundle, open_graph(bundle.graph()), asr, open_graph)
+
+    def _proved(self) -> Runtime:
+        """Return this Runtime when its engines pass golden vectors, and close it when they do not."""
+        try:
+            if self.engine.name == OnnxRuntimeEngine.name:
+                difference = verify_engine(self.engine, self.bundle, _SELF_TEST_VECTORS)
+            else:
+                difference = prove(self.engine, self.frontends, self.bundle).logits
+        except BaseException:
+            self.close()
+            raise
+        log.debug("%s: golden vectors within %.1e", self.engine.name, difference)
+        return self
 
     def recognize(
         self,
@@ -239,6 +261,20 @@ def default_bundle() -> Path:
     import edgeser
 
     return Path(edgeser.__file__).parent / "pretrained" / DEFAULT_BUNDLE
+
+
+def _choices(bundle: Bundle, engine: str) -> tuple[str, ...]:
+    """Return the engines to try with a bundle, best first; others than ONNX Runtime only where they can be proved."""
+    names = candidates(engine)
+    unknown = () if names == (OnnxRuntimeEngine.name,) else unproved(bundle)
+    if not unknown:
+        return names
+    why = f"{bundle.path.name} has no golden vectors for its encoders of {' and '.join(unknown)}"
+    if len(names) == 1:
+        log.warning("%s is used unproved: %s", engine, why)
+    else:
+        log.warning("%s is not used, %s is: %s", ", ".join(names[:-1]), names[-1], why)
+    return names[-1:]
 
 
 def stack(batch: Sequence[Heard], modalities: Sequence[str]) -> dict[str, NDArray[Any]]:

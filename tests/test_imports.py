@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FOLDERS = {
     "edgeser.runtime": ROOT / "runtime",
+    "edgeser.calibration": ROOT / "calibration",
     "edgeser.export_tools": ROOT / "export_tools",
     **{
         f"edgeser.{name}": ROOT / "edgeser" / name for name in ("nn", "models", "corpora", "figures", "training", "cli")
@@ -24,18 +25,20 @@ FOLDERS = {
 HOST = {name for name in FOLDERS if name != "edgeser.runtime"}
 FORBIDDEN = {
     "edgeser.runtime": HOST,
-    "edgeser.nn": {"edgeser.training", "edgeser.export_tools", "edgeser.cli"},
-    "edgeser.models": {"edgeser.training", "edgeser.export_tools", "edgeser.cli"},
-    "edgeser.corpora": {"edgeser.training", "edgeser.export_tools", "edgeser.cli"},
+    "edgeser.nn": {"edgeser.training", "edgeser.calibration", "edgeser.export_tools", "edgeser.cli"},
+    "edgeser.models": {"edgeser.training", "edgeser.calibration", "edgeser.export_tools", "edgeser.cli"},
+    "edgeser.corpora": {"edgeser.training", "edgeser.calibration", "edgeser.export_tools", "edgeser.cli"},
     "edgeser.figures": {"edgeser.training", "edgeser.export_tools", "edgeser.cli"},
-    "edgeser.training": {"edgeser.export_tools", "edgeser.cli"},
-    "edgeser.export_tools": {"edgeser.cli"},
+    "edgeser.training": {"edgeser.calibration", "edgeser.export_tools", "edgeser.cli"},
+    "edgeser.calibration": {"edgeser.training", "edgeser.export_tools", "edgeser.figures", "edgeser.cli"},
+    "edgeser.export_tools": {"edgeser.calibration", "edgeser.cli"},
 }
 HEAVY = (
     "torch",
     "tensorrt",
     "onnx",
     "onnxruntime",
+    "openvino",
     "soundfile",
     "soxr",
     "kaldi_native_fbank",

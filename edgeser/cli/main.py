@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "accuracies of a run or a bundle",
     "export": "turn a trained model into a bundle",
     "export-encoder": "turn a pretrained encoder into a frontend",
+    "calibrate": "turn a floating-point bundle into an INT8 bundle",
 }
 
 _USAGE_ERRORS = (InputError, BundleError, MissingDependencyError)

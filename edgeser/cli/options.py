@@ -57,6 +57,15 @@ def comma_separated(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def read_ids(file: Path | None) -> frozenset[str]:
+    """Read ids, one a line; none where no file is named."""
+    if file is None:
+        return frozenset()
+    if not file.is_file():
+        raise InputError(f"{file}: no such file of ids")
+    return frozenset(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+
+
 def assignments(pairs: list[str]) -> dict[str, Any]:
     """Parse `name=value` pairs (`layers=[2,3,1]`, `sparse=false`); a value is JSON, or plain text where it is not."""
     values: dict[str, Any] = {}

@@ -17,8 +17,7 @@ import argparse
 from pathlib import Path
 
 from edgeser.cli.evaluate import report_run
-from edgeser.cli.options import assignments, comma_separated, positive
-from edgeser.runtime.errors import InputError
+from edgeser.cli.options import assignments, comma_separated, positive, read_ids
 from edgeser.runtime.frontends.log_mel import BINS
 from edgeser.training.recipe import Recipe
 from edgeser.training.train import TrainOptions, train
@@ -63,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
             modalities=args.modalities,
             sessions=sessions,
             hold_out=args.sessions != "none",
-            exclude=_ids(args.exclude),
+            exclude=read_ids(args.exclude),
             audio_encoder=args.audio_encoder,
             text_encoder=args.text_encoder,
             bins=args.bins,
@@ -82,11 +81,3 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(report_run(args.out))
     return 0
-
-
-def _ids(file: Path | None) -> frozenset[str]:
-    if file is None:
-        return frozenset()
-    if not file.is_file():
-        raise InputError(f"{file}: no such file of ids")
-    return frozenset(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -16,7 +17,15 @@ Reader = Callable[[Path], Iterator[Utterance]]
 READERS: Mapping[str, Reader] = {"manifest": read_manifest, "iemocap": read_iemocap}
 """What stands before the colon of a corpus's name; the path behind it goes to the reader."""
 
-__all__ = ["READERS", "Fold", "Utterance", "leave_one_session_out", "read_corpus", "train_on_all"]
+__all__ = [
+    "READERS",
+    "Fold",
+    "Utterance",
+    "corpus_identity",
+    "leave_one_session_out",
+    "read_corpus",
+    "train_on_all",
+]
 
 
 def read_corpus(spec: str) -> list[Utterance]:
@@ -32,3 +41,12 @@ def read_corpus(spec: str) -> list[Utterance]:
     if not utterances:
         raise InputError(f"corpus: {path} holds no utterances")
     return utterances
+
+
+def corpus_identity(spec: str) -> dict[str, str]:
+    """Name a corpus by reader, file name and content, not by where it lies on this machine."""
+    reader, _, path = spec.partition(":")
+    identity = {"reader": reader, "name": Path(path).name}
+    if Path(path).is_file():
+        identity["sha256"] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return identity

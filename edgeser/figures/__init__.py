@@ -1,4 +1,7 @@
-"""Figures of an evaluation: confusion, sessions, what an answer came from; as PNG and as one HTML page."""
+"""Figures of an evaluation: confusion, sessions, what an answer came from; as PNG and as one HTML page.
+
+Those of a calibration are in `edgeser.figures.calibration`, which needs the libraries that calibrating needs.
+"""
 
 from edgeser.figures.charts import confusion_figure, sessions_figure
 from edgeser.figures.explanation import Explanation, explain, explanation_figure

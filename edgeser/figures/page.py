@@ -1,4 +1,7 @@
-"""The page of a report: one HTML file with everything in it, no scripts, nothing fetched from anywhere."""
+"""Pages: one HTML file with everything in it, no scripts, nothing fetched from anywhere.
+
+Whatever comes from data is escaped, by the few functions here that make tags.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,12 @@ figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; }
 figcaption { color: #444; font-size: 0.9rem; overflow-wrap: anywhere; }
 pre { background: #f3f3f3; padding: 0.6rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 """
+
+ACCURACIES = (
+    "WA: weighted accuracy, the share that is right. UA: unweighted accuracy, the mean recall of the classes. "
+    "WF1: F1 weighted by class frequency."
+)
+"""What the measures mean, for readers of a page."""
 
 
 @dataclass(frozen=True)
@@ -50,46 +59,59 @@ def page(
     sessions: Mapping[str, Metrics],
     pictures: Sequence[Picture],
 ) -> str:
-    """Return the page. Whatever comes from data is escaped, by the few functions here that make tags."""
+    """Return the page of an evaluation."""
     parts = [
-        _element("h1", title),
-        _facts(facts),
-        _element("h2", "All utterances together"),
-        _table(("WA", "UA", "WF1", "utterances"), [_accuracies(metrics)]),
-        "<p>WA: weighted accuracy, the share that is right. UA: unweighted accuracy, the mean recall of the classes. "
-        "WF1: F1 weighted by class frequency.</p>",
-        _element("h2", "Recall of each emotion"),
-        _table(("emotion", "recall", "utterances"), _recalls(metrics)),
+        element("h2", "All utterances together"),
+        table(("WA", "UA", "WF1", "utterances"), [_accuracies(metrics)]),
+        element("p", ACCURACIES),
+        element("h2", "Recall of each emotion"),
+        table(("emotion", "recall", "utterances"), _recalls(metrics)),
     ]
     if sessions:
-        parts += [_element("h2", "Sessions"), _session_table(sessions)]
-    parts += [_element("h2", "Figures"), *map(_figure, pictures)]
-    parts += [_element("h2", "Made by"), _element("pre", command)]
-    body = "\n".join(part for part in parts if part)
+        parts += [element("h2", "Sessions"), _session_table(sessions)]
+    parts += [element("h2", "Figures"), *map(figure_element, pictures)]
+    return document(title, command, facts, parts)
+
+
+def document(title: str, command: str, facts: Mapping[str, str], parts: Iterable[str], style: str = "") -> str:
+    """Return a whole page: the title and the facts, the parts, and last the command that made it.
+
+    Args:
+        title: Of the page.
+        command: What made it.
+        facts: What a reader should know first, by name.
+        parts: HTML, made by the functions below.
+        style: CSS rules that this page needs besides those of every page.
+    """
+    made_by = [element("h2", "Made by"), element("pre", command)]
+    body = "\n".join(part for part in (element("h1", title), facts_table(facts), *parts, *made_by) if part)
     text = (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"{_element('title', title)}\n<style>{_CSS}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+        f"{element('title', title)}\n<style>{_CSS}{style}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
     return text.encode("utf-8", "replace").decode("utf-8")  # file names may hold bytes that are no text
 
 
-def _element(tag: str, text: str, attributes: str = "") -> str:
+def element(tag: str, text: str, attributes: str = "") -> str:
+    """Return a tag with escaped text in it; `attributes` stand as they are, with a space before."""
     return f"<{tag}{attributes}>{html.escape(text)}</{tag}>"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], last: Sequence[str] = ()) -> str:
-    """Return a table; `last` is set apart from the rows above it."""
-    lines = ["<tr>" + "".join(_element("th", cell, ' scope="col"') for cell in header) + "</tr>"]
-    lines += ["<tr>" + "".join(_element("td", cell) for cell in row) + "</tr>" for row in rows]
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], last: Sequence[str] = (), kind: str = "") -> str:
+    """Return a table; `last` is set apart from the rows above it, `kind` is its class for a page's style."""
+    lines = ["<tr>" + "".join(element("th", cell, ' scope="col"') for cell in header) + "</tr>"]
+    lines += ["<tr>" + "".join(element("td", cell) for cell in row) + "</tr>" for row in rows]
     if last:
-        lines.append('<tr class="mean">' + "".join(_element("td", cell) for cell in last) + "</tr>")
-    return "<table>\n" + "\n".join(lines) + "\n</table>"
+        lines.append('<tr class="mean">' + "".join(element("td", cell) for cell in last) + "</tr>")
+    tag = f'<table class="{kind}">' if kind else "<table>"
+    return f"{tag}\n" + "\n".join(lines) + "\n</table>"
 
 
-def _facts(facts: Mapping[str, str]) -> str:
+def facts_table(facts: Mapping[str, str]) -> str:
+    """Return a table of names and values; nothing where there are none."""
     head = ' scope="row"'
-    rows = (f"<tr>{_element('th', name, head)}{_element('td', value)}</tr>" for name, value in facts.items())
+    rows = (f"<tr>{element('th', name, head)}{element('td', value)}</tr>" for name, value in facts.items())
     return '<table class="facts">\n' + "\n".join(rows) + "\n</table>" if facts else ""
 
 
@@ -107,14 +129,15 @@ def _session_table(sessions: Mapping[str, Metrics]) -> str:
     count = len(sessions)
     mean = [sum(getattr(m, name) for m in sessions.values()) / count for name in ("wa", "ua", "wf1")]
     total = sum(m.count for m in sessions.values())
-    return _table(
+    return table(
         ("session", "WA", "UA", "WF1", "utterances"),
         [(name, *_accuracies(metrics)) for name, metrics in sessions.items()],
         ("mean", *(f"{value:.1%}" for value in mean), str(total)),
     )
 
 
-def _figure(picture: Picture) -> str:
+def figure_element(picture: Picture) -> str:
+    """Return a picture with its caption; its bytes are part of the page."""
     data = base64.b64encode(picture.png).decode("ascii")
     image = f'<img src="data:image/png;base64,{data}" alt="{html.escape(picture.text)}">'
-    return f"<figure>\n{image}\n{_element('figcaption', picture.caption)}\n</figure>"
+    return f"<figure>\n{image}\n{element('figcaption', picture.caption)}\n</figure>"

@@ -77,15 +77,24 @@ def write_report(folder: Path, report: Report) -> list[Path]:
     check_report(folder)
     pictures = draw(report)
     text = page(report.title, report.command, report.facts, report.metrics, report.sessions, pictures)
+    return write_files(folder, pictures, PAGE, text)
+
+
+def write_files(folder: Path, pictures: Sequence[Picture], page_name: str, text: str) -> list[Path]:
+    """Write figures that are drawn and the page that holds them, each file whole or not at all; return their paths.
+
+    Raises:
+        InputError: The folder cannot be written to.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for picture in pictures:
             with replacing(folder / picture.name) as part:
                 part.write_bytes(picture.png)
-        write_text(folder / PAGE, text)
+        write_text(folder / page_name, text)
     except OSError as error:
         raise InputError(f"{folder}: figures cannot be written here: {error.strerror or error}") from error
-    return [*(folder / picture.name for picture in pictures), folder / PAGE]
+    return [*(folder / picture.name for picture in pictures), folder / page_name]
 
 
 def draw(report: Report) -> list[Picture]:

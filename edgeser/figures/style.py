@@ -73,3 +73,10 @@ def shorten(text: str, length: int) -> str:
     """Return a text on one line, cut to `length` characters."""
     line = " ".join(text.split())
     return line if len(line) <= length else line[: length - 1] + "\u2026"
+
+
+def shorten_middle(text: str, length: int) -> str:
+    """Return a text on one line, cut to `length` characters in its first half: a layer's name ends with what it is."""
+    line = " ".join(text.split())
+    head = length // 3
+    return line if len(line) <= length else f"{line[:head]}\u2026{line[head + 1 - length :]}"

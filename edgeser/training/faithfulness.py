@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from edgeser.corpora import Utterance, read_corpus
+from edgeser.corpora.inputs import load_utterance
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.frontends import AudioFrontend, Features, TextFrontend
 from edgeser.runtime.results import explain_words
-from edgeser.training.features import audio_key, load_utterance
+from edgeser.training.features import audio_key
 from edgeser.training.trained import TrainedModel
 
 SHARE = 0.2

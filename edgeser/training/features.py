@@ -14,7 +14,8 @@ import soxr
 from tqdm import tqdm
 
 from edgeser.corpora import Utterance
-from edgeser.runtime.audio import SAMPLE_RATE, Samples, load_audio
+from edgeser.corpora.inputs import load_utterance
+from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.files import replacing
 from edgeser.runtime.frontends import AudioFrontend, Rows, Statistics, TextFrontend
@@ -117,11 +118,6 @@ class LineFeatures:
 def audio_key(utterance: Utterance) -> str:
     """Name an utterance's recording; utterances that share it share their audio features."""
     return "|".join(map(str, utterance.recording))
-
-
-def load_utterance(utterance: Utterance) -> Samples:
-    """Read an utterance's samples, `(samples,)` float32 mono at 16 kHz."""
-    return load_audio(utterance.audio, utterance.start_s, utterance.end_s)
 
 
 def play(samples: Samples, speed: float) -> Samples:

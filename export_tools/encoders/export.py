@@ -22,7 +22,7 @@ from edgeser.export_tools.encoders.storage import store_weights
 from edgeser.export_tools.encoders.wav2vec1 import wav2vec1_from_fairseq
 from edgeser.export_tools.encoders.wav2vec2 import wav2vec2_from_transformers
 from edgeser.export_tools.encoders.whisper import whisper_from_ctranslate2, whisper_from_transformers
-from edgeser.export_tools.lowering import OPSET, finish, quiet
+from edgeser.export_tools.lowering import OPSET, finish, name_weights, quiet
 from edgeser.runtime.audio import SAMPLE_RATE
 from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import InputError, MissingDependencyError, ParityError
@@ -161,7 +161,9 @@ def lower_encoder(encoder: Encoder, inputs: Mapping[str, NDArray[Any]]) -> onnx.
             verbose=False,
         )
     assert program is not None  # `f` is not given, so the exporter returns the program
-    return finish(program.model_proto)
+    proto: onnx.ModelProto = program.model_proto
+    name_weights(proto, encoder)
+    return finish(proto)
 
 
 def _difference(rows: NDArray[Any], expected: NDArray[Any]) -> float:

@@ -31,16 +31,18 @@ class TensorSpec:
     dtype: str
     shape: tuple[int | None, ...]
 
+    @property
+    def sizes(self) -> str:
+        """The shape as errors show it, for example `(N, 460, 80)`."""
+        return f"({', '.join('N' if size is None else str(size) for size in self.shape)})"
+
     def check(self, array: NDArray[Any]) -> None:
         """Raise `InputError` when an array does not fit."""
         fits = len(array.shape) == len(self.shape) and all(
             want in (None, got) for got, want in zip(array.shape, self.shape, strict=True)
         )
         if not fits or array.dtype != np.dtype(self.dtype):
-            raise InputError(
-                f"{self.name}: got {array.dtype} {array.shape}, expected {self.dtype} "
-                f"({', '.join('N' if size is None else str(size) for size in self.shape)})"
-            )
+            raise InputError(f"{self.name}: got {array.dtype} {array.shape}, expected {self.dtype} {self.sizes}")
 
 
 class Engine(ABC):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from numpy.typing import NDArray
@@ -29,6 +30,8 @@ class OnnxRuntimeEngine(Engine):
         super().__init__()
         if threads < 1:
             raise InputError(f"threads: got {threads}, expected at least 1")
+        # Importing 1.29 or later writes a device id to the home directory and sends events to Microsoft, unless:
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

@@ -102,11 +102,16 @@ class SpeechEncoder(AudioFrontend):
         self.dim = self._encoder.dim
         if not self._encoder.takes("samples", "float32") or self._encoder.size != self.samples_for(length):
             raise BundleError(
-                f"{KIND}: the graph takes {self._encoder.engine.inputs}, "
+                f"{KIND}: the graph takes {self.engine.inputs}, "
                 f"expected samples (N, {self.samples_for(length)}) for {length} rows"
             )
         self.statistics = statistics or Statistics.none(self.dim)
         self.statistics.check(self.dim)
+
+    @property
+    def engine(self) -> Engine:
+        """What runs its graph."""
+        return self._encoder.engine
 
     def extract(self, samples: Samples) -> Rows:
         self.check(samples)
@@ -119,8 +124,7 @@ class SpeechEncoder(AudioFrontend):
         return self._encoder.run("samples", padded, heard.shape[0])[:valid]
 
     def with_statistics(self, statistics: Statistics) -> SpeechEncoder:
-        engine = self._encoder.engine
-        return SpeechEncoder(self.length, self._description, self._encoder.read, lambda _: engine, statistics)
+        return SpeechEncoder(self.length, self._description, self._encoder.read, lambda _: self.engine, statistics)
 
     def options(self) -> dict[str, Any]:
         return {**self._description, "input": "speech"}
@@ -136,7 +140,7 @@ class SpeechEncoder(AudioFrontend):
             raise BundleError(f"{KIND}: {STATISTICS} is not usable: {error}") from error
 
     def close(self) -> None:
-        self._encoder.engine.close()
+        self.engine.close()
 
 
 class TextEncoder(TextFrontend):
@@ -173,25 +177,48 @@ class TextEncoder(TextFrontend):
         self._encoder = _Encoder(length, read, open_graph)
         self.dim = self._encoder.dim
         if not self._encoder.takes("ids", "int32") or self._encoder.size != length + 2:
-            raise BundleError(f"{KIND}: the graph takes {self._encoder.engine.inputs}, expected ids (N, {length + 2})")
+            raise BundleError(f"{KIND}: the graph takes {self.engine.inputs}, expected ids (N, {length + 2})")
+
+    @property
+    def engine(self) -> Engine:
+        """What runs its graph."""
+        return self._encoder.engine
 
     def tokens(self, transcript: str) -> list[Token]:
         cut = self._tokenizer.encode(transcript, add_special_tokens=False)
         return [Token(text, start, end) for text, (start, end) in zip(cut.tokens, cut.offsets, strict=True)]
 
-    def rows(self, tokens: list[Token]) -> Rows:
-        tokens = tokens[: self.length]
-        if not tokens:
-            return np.zeros((0, self.dim), dtype=np.float32)
-        ids = np.full(self.length + 2, self._padding, dtype=np.int32)
-        ids[0] = self._start
-        for place, token in enumerate(tokens, 1):
+    def ids(self, tokens: list[Token]) -> NDArray[np.int32]:
+        """Return what the graph takes for the first `length` tokens: `(tokens + 2,)` int32, between start and end.
+
+        Raises:
+            InputError: The encoder has no such token.
+        """
+        ids = [self._start]
+        for token in tokens[: self.length]:
             known = self._tokenizer.token_to_id(token.text)
             if known is None:
                 raise InputError(f"{KIND}: {token.text!r} is no token of {self._description.get('name')}")
-            ids[place] = known
-        ids[len(tokens) + 1] = self._end
-        return self._encoder.run("ids", ids, len(tokens) + 2)[: len(tokens)]
+            ids.append(known)
+        return np.array([*ids, self._end], dtype=np.int32)
+
+    def extract(self, ids: NDArray[np.int32]) -> Rows:
+        """Return `(tokens, dim)` float32 rows for the `(tokens + 2,)` int32 that `ids` gave.
+
+        Raises:
+            InputError: There is no token, or there are too many.
+        """
+        valid = ids.shape[0]
+        if not 3 <= valid <= self._encoder.size:
+            raise InputError(f"ids: got {valid}, expected 3 to {self._encoder.size}: start, tokens, end")
+        padded = np.full(self._encoder.size, self._padding, dtype=np.int32)
+        padded[:valid] = ids
+        return self._encoder.run("ids", padded, valid)[: valid - 2]
+
+    def rows(self, tokens: list[Token]) -> Rows:
+        if not tokens:
+            return np.zeros((0, self.dim), dtype=np.float32)
+        return self.extract(self.ids(tokens))
 
     def options(self) -> dict[str, Any]:
         return {**self._description, "input": "text"}
@@ -204,7 +231,7 @@ class TextEncoder(TextFrontend):
         return cls(length, _described(options), read, open_graph)
 
     def close(self) -> None:
-        self._encoder.engine.close()
+        self.engine.close()
 
 
 def restore_encoder(length: int, options: Mapping[str, Any], read: ReadFile, open_graph: OpenGraph) -> Frontend:

@@ -8,23 +8,25 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import soundfile
 import torch
 
-from edgeser.corpora import read_corpus
-from edgeser.export_tools.export import ExportOptions, export, real_inputs
+from edgeser.corpora import Utterance, read_corpus
+from edgeser.corpora.inputs import graph_inputs, load_utterance
+from edgeser.export_tools.export import ExportOptions, export, golden_encoders
 from edgeser.export_tools.key_sparse import DOMAIN, NAME, key_sparse_function
 from edgeser.export_tools.lowering import lower
 from edgeser.export_tools.parity import compare, reference
 from edgeser.models import EmotionModel, InputSpec, build_model
 from edgeser.nn.attention import key_sparse_attention
 from edgeser.runtime import golden
+from edgeser.runtime.audio import SAMPLE_RATE, load_audio
 from edgeser.runtime.bundle import Bundle
 from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import InputError, ParityError
-from edgeser.runtime.frontends import LogMel, Statistics
+from edgeser.runtime.frontends import LogMel, SpeechEncoder, Statistics, TextEncoder
 from edgeser.runtime.labels import FOUR_EMOTIONS
-from edgeser.runtime.recognizer import Runtime
-from edgeser.training.features import load_utterance
+from edgeser.runtime.recognizer import Runtime, default_bundle
 from edgeser.training.glove import load_word_vectors
 from edgeser.training.trained import TrainedModel
 
@@ -54,6 +56,8 @@ def test_compact_exports_runs_and_verifies(
         assert report.utterances == 32
         assert report.max_logit_difference <= 1e-4
     assert bundle.manifest.provenance["parity"] == [dataclasses.asdict(report) for report in reports]
+    vectors = golden.GoldenVectors.from_bundle(bundle)
+    assert (vectors.logits.shape, vectors.reference, vectors.encoders) == ((8, 4), None, {})  # no encoder among these
     with Runtime.load(tmp_path / "m.edgeser", asr="none") as runtime:
         result = runtime.recognize(clip, transcript="dogs are sitting by the door")
         assert sum(result.probabilities.values()) == pytest.approx(1.0)
@@ -141,13 +145,48 @@ def test_too_few_utterances_compare_nothing(corpus: str, wide_corpus: str, tmp_p
     trained = fresh(wide_corpus, "compact", ("text",))
     with pytest.raises(InputError, match="the corpus gives 4 utterances, expected at least 32"):
         export(trained, ExportOptions(tmp_path / "m.edgeser", "m", corpus=corpus))
-    inputs = real_inputs(trained.frontends, read_corpus(corpus))
+    inputs = graph_inputs(trained.frontends, read_corpus(corpus))
     expected = reference(trained.model, inputs)
     with (
         open_engine(lower(trained.model).portable.SerializeToString()) as engine,
         pytest.raises(InputError, match="parity: got 8 utterances, expected at least 32"),
     ):
         compare("portable", engine, inputs, expected)
+
+
+def test_encoders_get_golden_vectors_of_a_short_utterance_with_words(clips: list[Path]) -> None:
+    source = Bundle.open(default_bundle())
+    audio, text = (source.frontend(name) for name in ("audio", "text"))
+    assert isinstance(audio, SpeechEncoder)
+    assert isinstance(text, TextEncoder)
+    frontends = {"audio": audio, "text": text, "other": LogMel(40)}
+    clip = next(clip for clip in clips if load_audio(clip).shape[0] > 2.5 * SAMPLE_RATE)
+    wordless = [Utterance(f"w{i}", clip, transcript=words) for i, words in enumerate((None, "", " "))]
+    short = Utterance("short", clip, transcript="How dare you!", end_s=2.5)
+    found = golden_encoders(frontends, [*wordless, short, Utterance("last", clip, transcript="No.")])
+    assert list(found) == ["audio", "text"]
+    np.testing.assert_array_equal(found["audio"].input, load_utterance(short))
+    assert found["audio"].to_tensors()["input"].dtype == np.int16
+    np.testing.assert_array_equal(found["text"].input, text.ids(text.tokens("How dare you!")))
+    for name, vectors in found.items():
+        assert golden.verify_frontend(frontends[name], vectors, "fp32") == 0.0
+    # Nobody says anything: there is nothing to keep of the text encoder.
+    assert list(golden_encoders(frontends, wordless)) == ["audio"]
+    assert golden_encoders({"other": LogMel(40)}, [short]) == {}
+
+
+def test_an_utterance_that_is_long_is_kept_in_part(clips: list[Path], tmp_path: Path) -> None:
+    source = Bundle.open(default_bundle())
+    frontends = {"audio": source.frontend("audio")}
+    soundfile.write(tmp_path / "long.wav", np.tile(load_audio(clips[0]), 2), SAMPLE_RATE)
+    long = Utterance("long", tmp_path / "long.wav", transcript="Dogs.")
+    whole = load_utterance(long)
+    assert whole.shape[0] > 4 * SAMPLE_RATE
+    kept = golden_encoders(frontends, [long])["audio"].input
+    np.testing.assert_array_equal(kept, whole[: 4 * SAMPLE_RATE])
+    short = Utterance("short", clips[0], transcript="Dogs.", end_s=3.0)
+    kept = golden_encoders(frontends, [long, short])["audio"].input
+    np.testing.assert_array_equal(kept, load_utterance(short))
 
 
 def test_nothing_of_this_machine_is_in_a_bundle() -> None:

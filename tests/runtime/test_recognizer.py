@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +17,9 @@ from hypothesis import strategies as st
 
 from edgeser.runtime.audio import load_audio
 from edgeser.runtime.bundle import GOLDEN, Bundle, write_bundle
-from edgeser.runtime.errors import BundleError, InputError, MissingDependencyError, ParityError
-from edgeser.runtime.golden import GoldenVectors
+from edgeser.runtime.engines import ENGINES, Engine, OpenVinoEngine
+from edgeser.runtime.errors import BundleError, EngineError, InputError, MissingDependencyError, ParityError
+from edgeser.runtime.golden import TOLERANCE, EncoderVectors, GoldenVectors
 from edgeser.runtime.recognizer import Runtime, default_bundle
 from edgeser.runtime.results import Result
 
@@ -159,8 +163,6 @@ def test_self_test_finds_an_engine_that_computes_something_else(tmp_path: Path) 
 
 
 def test_a_manifest_that_does_not_fit_its_graph_is_refused(tmp_path: Path) -> None:
-    import dataclasses
-
     bundle = Bundle.open(default_bundle())
     files = {name: bundle.read(name) for name in bundle.manifest.files}
     shorter = dataclasses.replace(bundle.manifest.inputs["text"], length=10)
@@ -170,6 +172,135 @@ def test_a_manifest_that_does_not_fit_its_graph_is_refused(tmp_path: Path) -> No
         Runtime.load(tmp_path / "m.edgeser", asr="none", self_test=False)
 
 
+OTHER_ROWS = "openvino: encoder .*: golden rows differ by"
+OTHER_LOGITS = "openvino: golden vectors differ by"
+NO_VECTORS = r"b\.edgeser has no golden vectors for its encoders of audio and text"
+
+
+@pytest.mark.usefixtures("openvino")
+def test_auto_prefers_openvino_where_it_is_proved(
+    proved: Path, clips: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    with Runtime.load(proved, asr="none") as auto, Runtime.load(proved, engine="onnxruntime", asr="none") as plain:
+        assert caplog.messages == []
+        for runtime, name in ((auto, "openvino"), (plain, "onnxruntime")):
+            engines = [runtime.engine, *(frontend.engine for frontend in runtime.frontends.values())]
+            assert [engine.name for engine in engines] == [name] * 3
+        for one, other in zip(auto.score(clips), plain.score(clips), strict=True):
+            assert (one.engine, other.engine) == ("openvino", "onnxruntime")
+            assert distance(one, other) < 1e-4
+            assert one.label == other.label
+
+
+@pytest.fixture(scope="module")
+def damaged(rebundle: Callable[..., Path], vectors: Mapping[str, EncoderVectors]) -> Mapping[str, tuple[Path, str]]:
+    """Bundles whose vectors OpenVINO does not pass, by what is wrong; ONNX Runtime, which runs the first two, does."""
+    original = Bundle.open(default_bundle())
+    logits = GoldenVectors.from_bundle(original).logits.copy()
+    logits[5] += np.float32(2 * TOLERANCE[original.manifest.precision])
+    wrong = dataclasses.replace(vectors["text"], rows=np.roll(vectors["text"].rows, 1, axis=1))
+    return {
+        "logits": (rebundle(logits=logits), OTHER_LOGITS),
+        "rows": (rebundle(encoders={**vectors, "text": wrong}), OTHER_ROWS),
+    }
+
+
+@pytest.mark.usefixtures("openvino")
+@pytest.mark.parametrize("what", ["logits", "rows"])
+def test_openvino_that_is_not_proved_is_not_used(
+    damaged: Mapping[str, tuple[Path, str]], what: str, clip: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, reason = damaged[what]
+    with Runtime.load(path, asr="none") as runtime:
+        assert runtime.engine.name == "onnxruntime"
+        assert runtime.recognize(clip).engine == "onnxruntime"
+    (message,) = caplog.messages
+    assert re.match(rf"openvino is not used, onnxruntime is: {reason}", message)
+    assert caplog.records[0].levelname == "WARNING"
+    with pytest.raises(ParityError, match=reason):
+        Runtime.load(path, engine="openvino", asr="none")
+    Runtime.load(path, engine="openvino", asr="none", self_test=False).close()
+
+
+@pytest.mark.usefixtures("openvino")
+def test_encoders_without_vectors_prove_nothing(
+    rebundle: Callable[..., Path], vectors: Mapping[str, EncoderVectors], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = rebundle(encoders={})
+    with Runtime.load(path, asr="none") as runtime:
+        assert runtime.engine.name == "onnxruntime"
+    with Runtime.load(path, engine="openvino", asr="none") as runtime:
+        assert runtime.engine.name == "openvino"
+    with Runtime.load(rebundle(encoders={"text": vectors["text"]}), asr="none") as runtime:
+        assert runtime.engine.name == "onnxruntime"
+    first, second, third = caplog.messages
+    assert re.match(rf"openvino is not used, onnxruntime is: {NO_VECTORS}", first)
+    assert re.match(rf"openvino is used unproved: {NO_VECTORS}", second)
+    assert third.endswith("has no golden vectors for its encoders of audio")
+
+
+def test_onnx_runtime_needs_no_vectors_of_encoders(
+    rebundle: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    Runtime.load(rebundle(encoders={}), engine="onnxruntime", asr="none").close()
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("error", ["ImportError('cut short')", "OSError('cut short')"])
+def test_auto_does_without_openvino_that_does_not_start(
+    proved: Path, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / "openvino" / "__init__.py").write_text(f"raise {error}")
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with Runtime.load(proved, asr="none") as runtime:
+        assert runtime.engine.name == "onnxruntime"
+    (message,) = caplog.messages
+    assert re.match("openvino is not used, onnxruntime is: openvino: is installed but does not start: cut", message)
+    with pytest.raises(EngineError, match="openvino: is installed but does not start: cut short"):
+        Runtime.load(proved, engine="openvino", asr="none")
+
+
+def test_auto_where_openvino_is_not_installed(
+    proved: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with Runtime.load(proved, asr="none") as runtime:
+        assert runtime.engine.name == "onnxruntime"
+    assert caplog.messages == []
+    with pytest.raises(MissingDependencyError, match=r"openvino is not installed.*pip install 'edgeser\[openvino\]'"):
+        Runtime.load(proved, engine="openvino", asr="none")
+
+
+def test_auto_without_the_self_test_is_onnx_runtime(
+    proved: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> Engine:
+        raise AssertionError("opened without a proof")
+
+    monkeypatch.setattr("edgeser.runtime.engines.ENGINES", {**ENGINES, "openvino": refuse})
+    with Runtime.load(proved, asr="none", self_test=False) as runtime:
+        assert runtime.engine.name == "onnxruntime"
+    assert caplog.messages == []
+
+
+@pytest.mark.usefixtures("openvino")
+def test_what_is_refused_is_closed(damaged: Mapping[str, tuple[Path, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Engine] = []
+
+    def watch(graph: bytes, threads: int) -> Engine:
+        opened.append(OpenVinoEngine(graph, threads))
+        return opened[-1]
+
+    monkeypatch.setattr("edgeser.runtime.engines.ENGINES", {**ENGINES, "openvino": watch})
+    Runtime.load(damaged["rows"][0], asr="none").close()
+    assert len(opened) == 3
+    for engine in opened:
+        with pytest.raises(EngineError, match="openvino: the engine is closed"):
+            engine.run({spec.name: np.zeros([n or 1 for n in spec.shape], spec.dtype) for spec in engine.inputs})
+
+
 def test_unknown_names_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="engine: got 'cuda', expected auto or onnxruntime"):
         Runtime.load(engine="cuda")
@@ -177,7 +308,7 @@ def test_unknown_names_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         Runtime.load(asr="google")
     with pytest.raises(InputError, match="threads: got 0"):
         Runtime.load(threads=0)
-    monkeypatch.setitem(__import__("sys").modules, "pocketsphinx", None)
+    monkeypatch.setitem(sys.modules, "pocketsphinx", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'edgeser\[asr\]'"):
         Runtime.load(asr="pocketsphinx")
     assert Runtime.load(asr="auto").asr.name == "none"

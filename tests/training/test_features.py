@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from edgeser.corpora import Utterance, read_corpus
+from edgeser.corpora.inputs import load_utterance
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.frontends import LogMel, Statistics
-from edgeser.training.features import LineFeatures, RecordingFeatures, load_utterance, play
+from edgeser.training.features import LineFeatures, RecordingFeatures, play
 from edgeser.training.glove import load_word_vectors
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from edgeser.corpora import read_corpus
-from edgeser.export_tools.export import real_inputs
+from edgeser.corpora.inputs import graph_inputs
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.labels import FOUR_EMOTIONS
 from edgeser.training import train as train_module
@@ -171,7 +171,7 @@ def test_a_saved_model_answers_as_the_trained_one_did(corpus: str, tmp_path: Pat
     (result,) = train(options(corpus, tmp_path / "run", sessions=("2",)))
     trained = TrainedModel.load(result.folder)
     held_out = [u for u in read_corpus(corpus) if u.session == "2"]
-    inputs = real_inputs(trained.frontends, held_out)
+    inputs = graph_inputs(trained.frontends, held_out)
     with torch.inference_mode():
         logits = trained.model({name: torch.from_numpy(value) for name, value in inputs.items()}).logits
     written = [

@@ -1,8 +1,15 @@
 from __future__ import annotations
 
+import importlib.util
+import os
+import subprocess
+import sys
 import threading
 import time
+import types
+import weakref
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +18,30 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeser.runtime.engines import Arrays, Engine, OnnxRuntimeEngine, TensorSpec, open_engine
-from edgeser.runtime.errors import EngineError, InputError
+from edgeser.runtime.engines import (
+    Arrays,
+    Engine,
+    OnnxRuntimeEngine,
+    OpenVinoEngine,
+    TensorSpec,
+    candidates,
+    open_engine,
+)
+from edgeser.runtime.errors import EngineError, InputError, MissingDependencyError
 
 WEIGHTS = np.random.default_rng(0).normal(size=(12, 2)).astype(np.float32)
+NO_OPENVINO = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
+KINDS: dict[str, type[Engine]] = {"onnxruntime": OnnxRuntimeEngine, "openvino": OpenVinoEngine}
 
 
-def graph(*, kind: int = TensorProto.FLOAT, rows: int = -1) -> bytes:
-    """A model of our contract, small: `logits = flat(audio) @ WEIGHTS + audio_length`, for `rows` utterances or any."""
+@pytest.fixture(scope="module", params=["onnxruntime", pytest.param("openvino", marks=NO_OPENVINO)])
+def name(request: pytest.FixtureRequest) -> str:
+    """Each engine that is installed: all must keep the same contract."""
+    return str(request.param)
+
+
+def graph(*, kind: int = TensorProto.FLOAT, batch: str | int = "N", time: str | int = 4) -> bytes:
+    """A model of our contract, small: `logits = flat(audio) @ WEIGHTS + audio_length`."""
     nodes = [
         helper.make_node("Reshape", ["audio", "shape"], ["flat"]),
         helper.make_node("MatMul", ["flat", "weights"], ["product"]),
@@ -33,13 +56,13 @@ def graph(*, kind: int = TensorProto.FLOAT, rows: int = -1) -> bytes:
             nodes,
             "tiny",
             [
-                helper.make_tensor_value_info("audio", kind, ["N", 4, 3]),
-                helper.make_tensor_value_info("audio_length", TensorProto.INT32, ["N"]),
+                helper.make_tensor_value_info("audio", kind, [batch, time, 3]),
+                helper.make_tensor_value_info("audio_length", TensorProto.INT32, [batch]),
             ],
-            [helper.make_tensor_value_info("logits", kind, ["N", 2] if kind == TensorProto.FLOAT else ["N", 4, 3])],
+            [helper.make_tensor_value_info("logits", kind, [batch, 2] if kind == TensorProto.FLOAT else [batch, 4, 3])],
             [
                 numpy_helper.from_array(WEIGHTS, "weights"),
-                numpy_helper.from_array(np.array([rows, 12]), "shape"),
+                numpy_helper.from_array(np.array([0, -1]), "shape"),
                 numpy_helper.from_array(np.array([1]), "axis"),
             ],
         ),
@@ -64,12 +87,53 @@ def expected(given: Arrays) -> NDArray[np.float32]:
     return logits
 
 
+def forms() -> bytes:
+    """Relu, a split and copies: several names for one array, outputs in any order, an input that nothing uses."""
+    nodes = [
+        helper.make_node("Identity", ["x"], ["same"]),
+        helper.make_node("Relu", ["x"], ["relu"]),
+        helper.make_node("Identity", ["relu"], ["copy"]),
+        helper.make_node("Split", ["x"], ["left", "right"], axis=1, num_outputs=2),
+    ]
+    widths = {"right": 2, "same": 4, "copy": 4, "relu": 4, "left": 2}
+    unused = helper.make_tensor_value_info("x_length", TensorProto.INT32, ["N"])
+    outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", width]) for n, width in widths.items()]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])
+    return _model([unused, x], nodes, outputs)
+
+
+def touchy() -> bytes:
+    """Cut rows to `audio_length` and add four: it fails where the length is 2 or 3."""
+    nodes = [
+        helper.make_node("Slice", ["audio_length", "zero", "one"], ["first"]),
+        helper.make_node("Cast", ["first"], ["end"], to=TensorProto.INT64),
+        helper.make_node("Slice", ["audio", "zero", "end", "one"], ["cut"]),
+        helper.make_node("Add", ["cut", "nothing"], ["logits"]),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("audio", TensorProto.FLOAT, ["N", 4, 3]),
+        helper.make_tensor_value_info("audio_length", TensorProto.INT32, ["N"]),
+    ]
+    weights = {"zero": np.array([0]), "one": np.array([1]), "nothing": np.zeros((4, 3), np.float32)}
+    return _model(inputs, nodes, [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 4, 3])], weights)
+
+
+def _model(inputs: list[Any], nodes: list[Any], outputs: list[Any], weights: Arrays | None = None) -> bytes:
+    tensors = [numpy_helper.from_array(value, name) for name, value in (weights or {}).items()]
+    content: bytes = helper.make_model(
+        helper.make_graph(nodes, "made", inputs, outputs, tensors),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=10,
+    ).SerializeToString()
+    return content
+
+
 @pytest.fixture(scope="module")
-def tiny() -> Engine:
-    return open_engine(graph())
+def tiny(name: str) -> Engine:
+    return open_engine(graph(), name)
 
 
-class TestOnnxRuntime:
+class TestEveryEngine:
     @pytest.mark.parametrize("batch", [1, 2, 7])
     def test_runs(self, tiny: Engine, batch: int) -> None:
         outputs = tiny.run(feeds(batch))
@@ -95,39 +159,172 @@ class TestOnnxRuntime:
         np.testing.assert_array_equal(tiny.run(swapped)["logits"], tiny.run(given)["logits"])
         np.testing.assert_array_equal(given["audio"], feeds(2)["audio"])
 
-    def test_half_precision(self) -> None:
-        engine = open_engine(graph(kind=TensorProto.FLOAT16))
+    def test_half_precision(self, name: str) -> None:
+        engine = open_engine(graph(kind=TensorProto.FLOAT16), name)
         given = {**feeds(1), "audio": np.ones((1, 4, 3), np.float16)}
         assert engine.run(given)["logits"].dtype == np.float16
 
-    def test_threads_give_the_same_answer(self, tiny: Engine) -> None:
-        two = open_engine(graph(), "onnxruntime", threads=2)
+    def test_names_of_what_it_takes_and_gives(self, name: str) -> None:
+        engine = open_engine(forms(), name)
+        assert [spec.name for spec in engine.inputs] == ["x_length", "x"]
+        assert [spec.name for spec in engine.outputs] == ["right", "same", "copy", "relu", "left"]
+        x = np.arange(-6, 6, dtype=np.float32).reshape(3, 4)
+        outputs = engine.run({"x": x, "x_length": np.zeros(3, np.int32)})
+        relu = np.maximum(x, 0)
+        expected = {"right": x[:, 2:], "same": x, "copy": relu, "relu": relu, "left": x[:, :2]}
+        assert list(outputs) == list(expected)
+        for output, value in expected.items():
+            np.testing.assert_array_equal(outputs[output], value)
+
+    def test_a_batch_answers_as_its_utterances_do(self, tiny: Engine) -> None:
+        given = feeds(8)
+        together = tiny.run(given)["logits"]
+        for i in (0, 7, 3):
+            alone = tiny.run({name: value[i : i + 1] for name, value in given.items()})["logits"]
+            np.testing.assert_allclose(alone, together[i : i + 1], atol=1e-6)
+        np.testing.assert_array_equal(tiny.run(given)["logits"], together)
+
+    def test_a_fixed_batch(self, name: str) -> None:
+        engine = open_engine(graph(batch=3), name)
+        assert engine.inputs[0] == TensorSpec("audio", "float32", (3, 4, 3))
+        np.testing.assert_allclose(engine.run(feeds(3))["logits"], expected(feeds(3)), atol=1e-5)
+        with pytest.raises(InputError, match=r"audio: got float32 \(1, 4, 3\), expected float32 \(3, 4, 3\)"):
+            engine.run(feeds(1))
+
+    def test_an_answer_stays_what_it_was(self, tiny: Engine) -> None:
+        """An engine that gives views of its own buffers changes it with the next call."""
+        for batch in (1, 2):
+            first = tiny.run(feeds(batch))["logits"]
+            before = first.copy()
+            tiny.run(feeds(batch, seed=1))
+            np.testing.assert_array_equal(first, before)
+
+    def test_inputs_that_cannot_be_written_or_lie_askew(self, tiny: Engine) -> None:
+        given = feeds(1)
+        audio = np.frombuffer(b"x" + given["audio"].tobytes(), np.float32, offset=1).reshape(1, 4, 3)
+        assert not audio.flags.writeable
+        assert not audio.flags.aligned
+        np.testing.assert_array_equal(tiny.run({**given, "audio": audio})["logits"], tiny.run(given)["logits"])
+
+    def test_threads_give_the_same_answer(self, tiny: Engine, name: str) -> None:
+        two = open_engine(graph(), name, threads=2)
         np.testing.assert_allclose(two.run(feeds(5))["logits"], tiny.run(feeds(5))["logits"], atol=1e-5)
 
-    @pytest.mark.parametrize("content", [b"", b"This is no model.", graph()[:-40]])
-    def test_refuses_what_is_no_graph(self, content: bytes) -> None:
-        with pytest.raises(EngineError, match=r"onnxruntime: refuses the graph: .") as caught:
-            open_engine(content)
+    @pytest.mark.parametrize("content", [b"", b"This is no model.", b"x" * 5000, graph()[:-40]])
+    def test_refuses_what_is_no_graph(self, name: str, content: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(EngineError, match=f"{name}: refuses the graph: .") as caught:
+            open_engine(content, name)
         assert "\n" not in str(caught.value)
+        assert capfd.readouterr() == ("", "")
 
-    def test_refuses_types_outside_the_contract(self) -> None:
-        with pytest.raises(EngineError, match=r"audio is tensor\(double\), expected one of tensor\(float\), "):
-            open_engine(graph(kind=TensorProto.DOUBLE))
+    def test_refuses_types_outside_the_contract(self, name: str) -> None:
+        message = {
+            "onnxruntime": r"tensor\(double\), expected one of tensor\(float\), ",
+            "openvino": "f64, expected one of f32",
+        }
+        with pytest.raises(EngineError, match=f"{name}: audio is {message[name]}"):
+            open_engine(graph(kind=TensorProto.DOUBLE), name)
 
-    def test_a_failure_while_running_is_one_line(self) -> None:
-        with pytest.raises(EngineError, match=r"onnxruntime: failed while running: .") as caught:
-            open_engine(graph(rows=1)).run(feeds(2))
+    @pytest.mark.parametrize("batch", [1, 2])
+    def test_a_failure_while_running_is_one_line(self, name: str, batch: int) -> None:
+        engine = open_engine(touchy(), name)
+        given = {**feeds(batch), "audio_length": np.full(batch, 3, np.int32)}
+        with pytest.raises(EngineError, match=f"{name}: failed while running: .") as caught:
+            engine.run(given)
         assert "\n" not in str(caught.value)
+        outputs = engine.run({**given, "audio_length": np.full(batch, 4, np.int32)})
+        np.testing.assert_array_equal(outputs["logits"], given["audio"])
+
+    @NO_OPENVINO
+    def test_openvino_wants_sizes_that_it_does_not_check_to_be_fixed(self) -> None:
+        with pytest.raises(EngineError, match=r"openvino: audio is \(N, N, 3\): only the first size may be any"):
+            open_engine(graph(time="T"), "openvino")
 
     @pytest.mark.parametrize("threads", [0, -1])
-    def test_threads_below_one(self, threads: int) -> None:
+    def test_threads_below_one(self, name: str, threads: int) -> None:
         with pytest.raises(InputError, match=f"threads: got {threads}, expected at least 1"):
-            open_engine(graph(), threads=threads)
+            open_engine(graph(), name, threads=threads)
 
+    def test_nothing_is_written_home_sent_or_printed(self, name: str, tmp_path: Path) -> None:
+        """Both libraries report to their makers when they are imported, and both are asked not to."""
+        (tmp_path / "graph.onnx").write_bytes(graph())
+        code = (
+            "import sys\n"
+            "heard = []\n"
+            "sys.addaudithook(lambda event, _: heard.append(event) if event.startswith('socket.') else None)\n"
+            "from pathlib import Path\n"
+            "from edgeser.runtime.engines import open_engine\n"
+            f"open_engine(Path('graph.onnx').read_bytes(), {name!r}).close()\n"
+            "assert not heard, heard\n"
+            "assert 'openvino_telemetry' not in sys.modules\n"
+        )
+        home = tmp_path / "home"
+        home.mkdir()
+        # Nothing else of this environment: both keep quiet by themselves where it says `CI`.
+        environment = {"HOME": str(home), **{n: os.environ[n] for n in ("PATH", "PYTHONPATH") if n in os.environ}}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert list(home.rglob("*")) == []
+
+
+class TestChoosing:
     @pytest.mark.parametrize("name", ["tensorrt-9", "", "ONNXRUNTIME"])
     def test_unknown_engine(self, name: str) -> None:
-        with pytest.raises(InputError, match=f"engine: got '{name}', expected auto or onnxruntime"):
-            open_engine(graph(), name)
+        for call in (candidates, lambda engine: open_engine(graph(), engine)):
+            with pytest.raises(InputError, match=f"engine: got '{name}', expected auto or onnxruntime, openvino"):
+                call(name)
+
+    def test_a_name_is_the_only_candidate(self) -> None:
+        assert candidates("openvino") == ("openvino",)
+        assert candidates("onnxruntime") == ("onnxruntime",)
+
+    @NO_OPENVINO
+    def test_auto_prefers_openvino_and_imports_nothing_to_find_out(self) -> None:
+        code = (
+            "import sys; from edgeser.runtime.engines import candidates; "
+            "print(*candidates('auto'), {'openvino', 'onnxruntime'} & set(sys.modules))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout == "openvino onnxruntime set()\n"
+
+    def test_auto_without_openvino(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "openvino", None)
+        assert candidates("auto") == ("onnxruntime",)
+        monkeypatch.setitem(sys.modules, "openvino", types.ModuleType("openvino"))  # it has no spec
+        assert candidates("auto") == ("onnxruntime",)
+
+    def test_auto_without_golden_vectors_is_onnx_runtime(self) -> None:
+        assert open_engine(graph()).name == "onnxruntime"
+        assert open_engine(graph(), "auto").name == "onnxruntime"
+
+    def test_openvino_that_is_not_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "openvino", None)
+        with pytest.raises(
+            MissingDependencyError, match=r"openvino is not installed.*pip install 'edgeser\[openvino\]'"
+        ):
+            open_engine(graph(), "openvino")
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            ("raise OSError('libopenvino.so: cannot open')", "libopenvino.so: cannot open"),
+            ("raise ImportError('built against another NumPy\\n')", "built against another NumPy"),
+            ("import openvino.nothing", "No module named 'openvino.nothing'"),
+            ("raise RuntimeError", "RuntimeError"),
+        ],
+    )
+    def test_openvino_that_does_not_start(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str, reason: str
+    ) -> None:
+        (tmp_path / "openvino").mkdir()
+        (tmp_path / "openvino" / "__init__.py").write_text(content)
+        monkeypatch.delitem(sys.modules, "openvino", raising=False)
+        monkeypatch.syspath_prepend(tmp_path)
+        with pytest.raises(EngineError, match=f"openvino: is installed but does not start: {reason}: install"):
+            open_engine(graph(), "openvino")
+        assert candidates("auto") == ("openvino", "onnxruntime")  # nobody knows before it is tried
 
 
 class TestInputs:
@@ -173,44 +370,55 @@ class TestInputs:
 
 
 class TestClosing:
-    def test_closed(self) -> None:
-        with open_engine(graph()) as engine:
+    def test_closed(self, name: str) -> None:
+        with open_engine(graph(), name) as engine:
             engine.run(feeds(1))
-        with pytest.raises(EngineError, match="onnxruntime: the engine is closed"):
+        with pytest.raises(EngineError, match=f"{name}: the engine is closed"):
             engine.run(feeds(1))
         engine.close()
 
-    def test_closes_when_the_block_fails(self) -> None:
-        with pytest.raises(KeyError), open_engine(graph()) as engine:
+    def test_closes_when_the_block_fails(self, name: str) -> None:
+        with pytest.raises(KeyError), open_engine(graph(), name) as engine:
             raise KeyError
         with pytest.raises(EngineError, match="closed"):
             engine.run(feeds(1))
 
+    def test_nothing_is_held_once_closed(self, name: str) -> None:
+        engine: Any = open_engine(graph(), name)
+        engine.run(feeds(2))
+        held = weakref.ref(engine._session if name == "onnxruntime" else engine._request)
+        assert held() is not None
+        engine.close()
+        assert held() is None
 
-class Watched(OnnxRuntimeEngine):
-    """Notes how many calls are inside at once, and how often it was closed."""
 
-    def __init__(self) -> None:
-        super().__init__(graph())
-        self.inside = self.most = self.closed = 0
+def watched(kind: str) -> Any:
+    """An engine that notes how many calls are inside at once, and how often it was closed."""
 
-    def _run(self, given: Arrays) -> dict[str, NDArray[Any]]:
-        self.inside += 1
-        self.most = max(self.most, self.inside)
-        time.sleep(0.0005)
-        outputs = super()._run(given)
-        self.inside -= 1
-        return outputs
+    class Watched(KINDS[kind]):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(graph())
+            self.inside = self.most = self.closed = 0
 
-    def _close(self) -> None:
-        assert self.inside == 0
-        self.closed += 1
-        super()._close()
+        def _run(self, given: Arrays) -> dict[str, NDArray[Any]]:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            time.sleep(0.0005)
+            outputs = super()._run(given)
+            self.inside -= 1
+            return outputs
+
+        def _close(self) -> None:
+            assert self.inside == 0
+            self.closed += 1
+            super()._close()
+
+    return Watched()
 
 
 class TestThreads:
-    def test_calls_from_many_threads_run_one_at_a_time_and_keep_their_answers(self) -> None:
-        engine = Watched()
+    def test_calls_from_many_threads_run_one_at_a_time_and_keep_their_answers(self, name: str) -> None:
+        engine = watched(name)
         ready = threading.Barrier(8)
 
         def work(seed: int) -> None:
@@ -223,8 +431,8 @@ class TestThreads:
             list(pool.map(work, range(8)))
         assert engine.most == 1
 
-    def test_closing_while_others_call(self) -> None:
-        engine = Watched()
+    def test_closing_while_others_call(self, name: str) -> None:
+        engine = watched(name)
         ready = threading.Barrier(5)
 
         def work(seed: int) -> int:
@@ -245,3 +453,18 @@ class TestThreads:
             engine.close()
         assert engine.closed == 1
         assert all(future.result() >= 0 for future in done)
+
+    def test_engines_side_by_side(self) -> None:
+        """Each in a thread of its own, all at once."""
+        engines = [open_engine(graph(), name) for name in candidates("auto") for _ in range(3)]
+        ready = threading.Barrier(len(engines))
+
+        def work(engine: Engine) -> None:
+            ready.wait()
+            for i in range(50):
+                given = feeds(1 + i % 3, i)
+                np.testing.assert_allclose(engine.run(given)["logits"], expected(given), atol=1e-5)
+            engine.close()
+
+        with ThreadPoolExecutor(len(engines)) as pool:
+            list(pool.map(work, engines))

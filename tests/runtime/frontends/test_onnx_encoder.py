@@ -178,6 +178,25 @@ def test_the_first_tokens_are_kept(text: TextEncoder) -> None:
     np.testing.assert_array_equal(text.rows(text.tokens("the door ! the door")), features.values)
 
 
+def test_rows_of_what_the_graph_takes(text: TextEncoder) -> None:
+    """A transcript's ids, kept without its padding, give its rows again."""
+    tokens = text.tokens("the doors !")
+    ids = text.ids(tokens)
+    assert (ids.tolist(), ids.dtype) == ([2, 4, 5, 6, 3], np.int32)  # the fourth token has no row
+    np.testing.assert_array_equal(text.extract(ids), text.rows(tokens))
+    short = text.ids(text.tokens("the"))
+    assert short.tolist() == [2, 4, 3]
+    assert text.extract(short).tolist() == [[4, 3]]
+    assert text.ids([]).tolist() == [2, 3]
+    for wrong in (text.ids([]), np.arange(6, dtype=np.int32)):
+        with pytest.raises(InputError, match=rf"ids: got {wrong.size}, expected 3 to 5: start, tokens, end"):
+            text.extract(wrong)
+
+
+def test_encoders_name_their_engine(plain: SpeechEncoder, text: TextEncoder) -> None:
+    assert (plain.engine.name, text.engine.name) == ("onnxruntime", "onnxruntime")
+
+
 def test_nothing_said_has_no_rows(text: TextEncoder) -> None:
     for transcript in ("", " ", "\t\n"):
         features = text(transcript)

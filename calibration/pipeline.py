@@ -1,0 +1,143 @@
+"""A bundle's whole path, from an utterance to logits, part by part, with graphs and engines of our choosing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgeser.corpora import Utterance
+from edgeser.corpora.inputs import extract_features, stack_features
+from edgeser.runtime.bundle import Bundle
+from edgeser.runtime.engines import Engine, open_engine
+from edgeser.runtime.errors import InputError
+from edgeser.runtime.frontends import AudioFrontend, Features, Frontend
+from edgeser.runtime.frontends.onnx_encoder import GRAPH, KIND
+
+MODEL = "model"
+"""Name of the part that is the model's own graph; encoders are named by their modality."""
+
+OpenPart = Callable[[str, bytes], Engine]
+"""Opens the graph of a part."""
+
+
+def encoder_path(modality: str) -> str:
+    """Return where a bundle keeps an encoder's graph."""
+    return f"frontends/{modality}/{GRAPH}"
+
+
+def read_parts(bundle: Bundle) -> dict[str, onnx.ModelProto]:
+    """Return the graphs of a bundle's parts: encoders by modality, then the model."""
+    entries = bundle.manifest.inputs.items()
+    encoders = [name for name, entry in entries if entry.frontend.get("kind") == KIND]
+    parts = {name: onnx.load_from_string(bundle.read(encoder_path(name))) for name in encoders}
+    return {**parts, MODEL: onnx.load_from_string(bundle.graph())}
+
+
+class Pipeline:
+    """A bundle's frontends and engine.
+
+    Args:
+        bundle: The bundle.
+        graphs: Graphs to run instead of the bundle's own, by part.
+        open_part: Opens them; by default ONNX Runtime on one thread.
+
+    Attributes:
+        labels: Emotions in the order of the logits.
+        frontends: By modality.
+        engine: Of the model.
+    """
+
+    def __init__(
+        self, bundle: Bundle, graphs: Mapping[str, bytes] | None = None, open_part: OpenPart | None = None
+    ) -> None:
+        graphs = graphs or {}
+        opener: OpenPart = open_part or (lambda _, graph: open_engine(graph, "onnxruntime"))
+        self.labels = bundle.manifest.labels
+        self.frontends: dict[str, Frontend] = {
+            name: bundle.frontend(name, lambda graph, part=name: opener(part, graphs.get(part, graph)))
+            for name in bundle.manifest.inputs
+        }
+        self.engine = opener(MODEL, graphs.get(MODEL) or bundle.graph())
+
+    def features(self, utterances: Sequence[Utterance], modality: str) -> Iterator[tuple[Utterance, Features]]:
+        """Yield utterances with one modality's features, those of one recording or line together and computed once."""
+        is_audio = isinstance(self.frontends[modality], AudioFrontend)
+
+        def key(utterance: Utterance) -> str:
+            return "|".join(map(str, utterance.recording)) if is_audio else utterance.transcript or ""
+
+        last_key, last = None, None
+        for utterance in sorted(utterances, key=key):
+            if last is None or key(utterance) != last_key:
+                last_key, last = key(utterance), extract_features(self.frontends[modality], utterance)
+            yield utterance, last
+
+    def logits(
+        self, utterances: Sequence[Utterance], progress: Callable[[int], object] = lambda _: None
+    ) -> NDArray[np.float32]:
+        """Return `(utterances, classes)` logits; only one recording's features are held at a time."""
+        words: dict[str, Features] = {}
+        if "text" in self.frontends:
+            words = {u.id: features for u, features in self.features(utterances, "text")}
+        rows: dict[str, NDArray[np.float32]] = {}
+        heard: Iterator[tuple[Utterance, Features | None]]
+        heard = self.features(utterances, "audio") if "audio" in self.frontends else ((u, None) for u in utterances)
+        for utterance, audio in heard:
+            given = {"audio": audio, "text": words.get(utterance.id)}
+            feeds = stack_features({name: [one] for name, one in given.items() if one is not None})
+            rows[utterance.id] = self.engine.run(feeds)["logits"][0]
+            progress(1)
+        if len(rows) != len(utterances):
+            raise InputError(f"corpus: {len(utterances) - len(rows)} utterances share an id with another")
+        return np.stack([rows[u.id] for u in utterances])
+
+    def close(self) -> None:
+        """Free the engines."""
+        self.engine.close()
+        for frontend in self.frontends.values():
+            frontend.close()
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Cached:
+    """Features of a set of utterances, kept so that one part can change while the others stay.
+
+    Attributes:
+        utterances: In order.
+        features: By modality, one for each utterance; those of one recording share memory.
+    """
+
+    utterances: tuple[Utterance, ...]
+    features: Mapping[str, Sequence[Features]]
+
+    @classmethod
+    def of(cls, pipeline: Pipeline, utterances: Sequence[Utterance]) -> Cached:
+        """Compute every modality's features."""
+        return cls(tuple(utterances), {name: _ordered(pipeline, utterances, name) for name in pipeline.frontends})
+
+    def with_part(self, pipeline: Pipeline, modality: str) -> Cached:
+        """Return the same with one modality computed anew."""
+        return Cached(self.utterances, {**self.features, modality: _ordered(pipeline, self.utterances, modality)})
+
+    def logits(self, engine: Engine) -> NDArray[np.float32]:
+        """Return `(utterances, classes)` logits."""
+        rows = []
+        for place in range(len(self.utterances)):
+            feeds = stack_features({name: [several[place]] for name, several in self.features.items()})
+            rows.append(engine.run(feeds)["logits"][0])
+        return np.stack(rows)
+
+
+def _ordered(pipeline: Pipeline, utterances: Sequence[Utterance], modality: str) -> list[Features]:
+    found = {utterance.id: features for utterance, features in pipeline.features(utterances, modality)}
+    return [found[utterance.id] for utterance in utterances]
