@@ -213,11 +213,9 @@ def _golden(bundle: Bundle, graphs: Mapping[str, bytes], division: Division) -> 
         logits = engine.run(golden.inputs)["logits"]
     with Pipeline(bundle, graphs) as pipeline:
         encoders = {
-            name: encoder_vectors(pipeline.frontends[name], _heard(name, division.calibration))
-            if name not in golden.encoders
-            else dataclasses.replace(
-                golden.encoders[name], rows=pipeline.frontends[name].extract(golden.encoders[name].input)
-            )
+            name: golden.encoders[name].anew(pipeline.frontends[name])
+            if name in golden.encoders
+            else encoder_vectors(pipeline.frontends[name], _heard(name, division.calibration))
             for name in graphs
             if name != MODEL
         }

@@ -66,7 +66,7 @@ def prune(proto: onnx.ModelProto) -> None:
     needed = {value.name for value in graph.output}
     kept = []
     for node in reversed(graph.node):
-        if any(out in needed for out in node.output):
+        if any(out in needed for out in node.output if out):  # "" stands for an output or input left out
             needed.update(node.input)
             kept.append(node)
     del graph.node[:]

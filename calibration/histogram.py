@@ -43,7 +43,8 @@ class Histogram:
     @property
     def centres(self) -> NDArray[np.float64]:
         """`(BINS,)` the magnitude in the middle of each bin."""
-        return (np.arange(BINS) + 0.5) * self.width
+        middles: NDArray[np.float64] = (np.arange(BINS, dtype=np.float64) + 0.5) * self.width
+        return middles
 
     def add(self, values: NDArray[Any]) -> None:
         """Count values of any shape.
@@ -66,7 +67,7 @@ class Histogram:
         self.counts += np.bincount(places, minlength=BINS)
 
     def above(self, magnitude: float) -> int:
-        """Return about how many values are larger than a magnitude: whole bins, by their middle; none above the peak."""
+        """Return about how many values are larger than a magnitude: whole bins by their middle, none from the peak."""
         return int(self.counts[self.centres > magnitude].sum()) if magnitude < self.peak else 0
 
     def _widen(self) -> None:

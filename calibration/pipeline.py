@@ -57,9 +57,12 @@ class Pipeline:
         graphs = graphs or {}
         opener: OpenPart = open_part or (lambda _, graph: open_engine(graph, "onnxruntime"))
         self.labels = bundle.manifest.labels
+
+        def opening(part: str) -> Callable[[bytes], Engine]:
+            return lambda graph: opener(part, graphs.get(part, graph))
+
         self.frontends: dict[str, Frontend] = {
-            name: bundle.frontend(name, lambda graph, part=name: opener(part, graphs.get(part, graph)))
-            for name in bundle.manifest.inputs
+            name: bundle.frontend(name, opening(name)) for name in bundle.manifest.inputs
         }
         self.engine = opener(MODEL, graphs.get(MODEL) or bundle.graph())
 

@@ -73,17 +73,27 @@ class Scale:
 
 def activation_scale(covered: Range, preset: Preset) -> Scale:
     """Return the scale and zero point for a range: 127 steps to either side, or 255 steps from low to high."""
+    if covered.magnitude == 0.0:
+        return Scale(1.0 / 127.0, 0)  # any scale gives 0, and this one leaves room for a bias, see `_bias_room`
     if not preset.unsigned:
         return Scale(max(covered.magnitude / 127.0, _SMALLEST_SCALE), 0)
     scale = max((covered.high - covered.low) / 255.0, _SMALLEST_SCALE)
     return Scale(scale, int(np.clip(np.rint(-covered.low / scale), 0, 255)))
 
 
-def quantize_weight(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Return INT8 codes and scales `(channels,)`: symmetric, -127 to 127, a scale for each entry along an axis."""
+def quantize_weight(
+    weight: NDArray[np.float32], axis: int, smallest: NDArray[np.float64] | float = _SMALLEST_SCALE
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Return INT8 codes and scales `(channels,)`: symmetric, -127 to 127, a scale for each entry along an axis.
+
+    Args:
+        weight: Of any rank.
+        axis: The output channels.
+        smallest: What scales are at least, for all channels or for each.
+    """
     others = tuple(i for i in range(weight.ndim) if i != axis)
     peaks = np.abs(weight).max(axis=others)
-    scales = np.where(peaks > 0, np.maximum(peaks / 127.0, _SMALLEST_SCALE), 1.0).astype(np.float32)
+    scales = np.maximum(np.where(peaks > 0, peaks, 1.0) / 127.0, smallest).astype(np.float32)
     shape = [-1 if i == axis else 1 for i in range(weight.ndim)]
     codes = np.clip(np.rint(weight / scales.reshape(shape)), -127, 127).astype(np.int8)
     return codes, scales
@@ -155,12 +165,15 @@ class _Writer:
 
     def convert(self, node: onnx.NodeProto, site: Site, ranges: Mapping[str, Range]) -> None:
         """Make a node take its activation and weights from codes."""
+        smallest: NDArray[np.float64] | float = _SMALLEST_SCALE
         if site.activation:
+            scale = activation_scale(ranges[site.activation], self._preset)
+            smallest = self._bias_room(node, scale)
             node.input[0] = f"{node.name}.input"
-            self._pair(site.activation, node.input[0], activation_scale(ranges[site.activation], self._preset))
+            self._pair(site.activation, node.input[0], scale)
         for name in site.weights:
             place = list(node.input).index(name)
-            node.input[place] = self._weight(name, f"{node.name}.{name}", site.axis)
+            node.input[place] = self._weight(name, f"{node.name}.{name}", site.axis, smallest)
 
     def round_output(self, node: onnx.NodeProto, ranges: Mapping[str, Range]) -> None:
         """Put a pair behind a node."""
@@ -179,11 +192,23 @@ class _Writer:
         self.nodes.append(helper.make_node("QuantizeLinear", [given, *parameters], [codes], name=f"{wanted}.quantize"))
         self.nodes.append(helper.make_node("DequantizeLinear", [codes, *parameters], [wanted], name=f"{wanted}.pair"))
 
-    def _weight(self, name: str, wanted: str, axis: int) -> str:
+    def _bias_room(self, node: onnx.NodeProto, scale: Scale) -> NDArray[np.float64] | float:
+        """Return what the scales of a node's weights are at least, so that its bias fits.
+
+        ONNX Runtime turns the bias of an integer Conv or Gemm into INT32 in steps of both scales' product. Behind a
+        channel of almost no weight (a batch norm folded into it) a bias of 1 would be cut to almost 0.
+        """
+        bias = self._graph.constant(node.input[2]) if len(node.input) > 2 else None
+        if bias is None:
+            return _SMALLEST_SCALE
+        channels = np.abs(bias).reshape(-1, bias.shape[-1] if bias.ndim else 1).max(axis=0).astype(np.float64)
+        return np.maximum(channels / (scale.scale * 2.0**30), _SMALLEST_SCALE)
+
+    def _weight(self, name: str, wanted: str, axis: int, smallest: NDArray[np.float64] | float) -> str:
         """Store a weight as codes; the node that makes numbers of them stands right before their user."""
         weight = self._graph.constant(name)
         assert weight is not None  # `find_sites` names constant weights only
-        codes, scales = quantize_weight(weight, axis)
+        codes, scales = quantize_weight(weight, axis, smallest)
         inputs = [
             self._store(f"{wanted}.codes", codes),
             self._store(f"{wanted}.scales", scales),
@@ -198,8 +223,8 @@ class _Writer:
 
 
 def is_quantized(proto: onnx.ModelProto) -> bool:
-    """Whether a graph has Q/DQ pairs already."""
-    return any(node.op_type == "QuantizeLinear" for node in proto.graph.node)
+    """Whether a graph has Q/DQ pairs already, or weights in INT8 alone, as recurrences have."""
+    return any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in proto.graph.node)
 
 
 def default_sites(proto: onnx.ModelProto) -> list[Site]:

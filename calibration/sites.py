@@ -94,23 +94,24 @@ def _site(graph: Graph, node: onnx.NodeProto) -> Site | None:
 
 def _recurrent(graph: Graph, node: onnx.NodeProto) -> Site | None:
     weights = tuple(node.input[1:3])
-    values = [graph.constant(name) for name in weights]
-    if any(value is None for value in values):
+    values = [value for value in map(graph.constant, weights) if value is not None]
+    if len(values) != len(weights):
         return None
-    size = sum(int(np.size(value)) for value in values)
+    size = sum(value.size for value in values)
     return Site(_layer_name(graph, node), node.name, "recurrent", "", weights, 1, size)
 
 
 def _layer_name(graph: Graph, node: onnx.NodeProto) -> str:
     """Name a layer by its bias, which keeps its name through export, or by its weight."""
-    candidates = list(node.input[2:])
+    candidates: list[str] = list(node.input[2:])
     for user in graph.users[node.output[0]]:
         if user.op_type == "Add":
             candidates += [name for name in user.input if name != node.output[0]]
     for name in candidates:
         if name.endswith((".bias", "_bias")) and graph.constant(name) is not None:
             return name.removesuffix("bias").rstrip("._").removeprefix("model.")
-    return node.input[1].removesuffix(".half").removesuffix(".weight").removeprefix("model.")
+    weight: str = node.input[1]
+    return weight.removesuffix(".smooth").removesuffix(".half").removesuffix(".weight").removeprefix("model.")
 
 
 def _last(graph: Graph) -> Iterator[str]:

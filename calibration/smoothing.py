@@ -61,17 +61,21 @@ def smooth(
 
 def _smooth_group(graph: Graph, nodes: list[onnx.NodeProto], group: list[Site], sample: RowSample) -> float:
     """Even one activation out for all that read it; return the strength taken."""
+    if len({channel_axis(site) for site in group}) > 1:
+        return 0.0  # a convolution and a product of rows: a channel of one is a place of the other
     weights = [_by_input(graph, site) for site in group]
     if any(weight.shape[0] != sample.peaks.shape[0] for weight in weights):
         return 0.0  # a grouped convolution: its weights read only some of the channels each
     matrix = np.concatenate(weights, axis=1)
     largest = np.abs(matrix).max(axis=1)
-    norm = _norm_for(graph, group[0].activation, nodes)
+    norm = _norm_for(graph, group[0].activation, nodes) if channel_axis(group[0]) == -1 else None
     choices = {strength: _factors(sample.peaks, largest, strength) for strength in STRENGTHS}
     errors = {strength: _error(sample, matrix, factors) for strength, factors in choices.items()}
     best = min(errors, key=lambda strength: errors[strength])
     if best == 0.0 or (norm is None and errors[best] > _WORTH_IT * errors[0.0]):
         return 0.0
+    if norm is None and any(node.op_type == "Gemm" for node in nodes):
+        return 0.0  # a product behind ReLU before an INT8 Gemm: OpenVINO 2026.4 computes garbage
     for node, site in zip(nodes, group, strict=True):
         _scale_weight(graph, node, site, choices[best])
     if norm is not None:
@@ -102,7 +106,7 @@ def _factors(peaks: NDArray[np.float32], weights: NDArray[np.float32], strength:
 def _error(sample: RowSample, matrix: NDArray[np.float32], factors: NDArray[np.float32]) -> float:
     """Return the squared error of the products in INT8 on the sampled rows, with min-max ranges."""
     rows = sample.rows
-    step = max(float((sample.peaks / factors).max()) / 127.0, np.finfo(np.float32).tiny)
+    step = max(float((sample.peaks / factors).max()) / 127.0, float(np.finfo(np.float32).tiny))
     rounded = np.rint(rows / factors / step) * step
     codes, scales = quantize_weight(matrix * factors[:, None], 1)
     return float(np.square(rows @ matrix - rounded @ (codes * scales)).sum())
@@ -117,7 +121,7 @@ def _scale_weight(graph: Graph, node: onnx.NodeProto, site: Site, factors: NDArr
     weight = graph.constant(site.weights[0])
     assert weight is not None
     shape = [-1 if i == _input_axis(site) else 1 for i in range(weight.ndim)]
-    name = f"{node.name}.{site.weights[0]}.smooth"
+    name = f"{site.weights[0]}.smooth"
     graph.proto.graph.initializer.append(numpy_helper.from_array(weight * factors.reshape(shape), name))
     node.input[1] = name
 
@@ -145,8 +149,10 @@ def _divide_norm(graph: Graph, norm: onnx.NodeProto, factors: NDArray[np.float32
 def _insert_product(graph: Graph, nodes: list[onnx.NodeProto], site: Site, factors: NDArray[np.float32]) -> None:
     """Multiply by the reciprocals before the first of the nodes, for all of them."""
     proto = graph.proto
+    weight = graph.constant(site.weights[0])
+    assert weight is not None
     wanted, constant = f"{site.activation}.smooth", f"{site.activation}.reciprocals"
-    shape = (1, -1, *[1] * (np.ndim(graph.constant(site.weights[0])) - 2)) if site.kind == "conv" else (-1,)
+    shape = (1, -1, *[1] * (weight.ndim - 2)) if site.kind == "conv" else (-1,)
     proto.graph.initializer.append(numpy_helper.from_array((1.0 / factors).reshape(shape), constant))
     first = min(list(proto.graph.node).index(node) for node in nodes)
     proto.graph.node.insert(first, helper.make_node("Mul", [site.activation, constant], [wanted], name=wanted))

@@ -7,6 +7,8 @@ be 47 MB that is worked through for every utterance.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -60,10 +62,13 @@ def _table(graph: Graph, node: onnx.NodeProto) -> tuple[onnx.NodeProto, NDArray[
     table = graph.constant(node.input[0])
     if table is None or table.ndim != 2 or table.size < _SMALLEST or table.shape[1] % GROUP or table.shape[1] % CODES:
         return None
+    if any(attribute.name == "axis" and attribute.i != 0 for attribute in node.attribute):
+        return None
     if table.dtype != np.int8:
         return (node, table) if table.dtype == np.float32 else None
     users = [user for cast in graph.users[node.output[0]] for user in graph.users[cast.output[0]]]
-    scales = [graph.makers[name] for user in users for name in user.input if graph.makers[name].op_type == "Gather"]
+    makers = [graph.makers.get(name) for user in users for name in user.input]
+    scales = [maker for maker in makers if maker is not None and maker.op_type == "Gather"]
     constant = graph.constant(scales[0].input[0]) if len(scales) == 1 else None
     return None if constant is None else (users[0], (table * constant).astype(np.float32))
 
@@ -72,41 +77,55 @@ def _replace(graph: Graph, node: onnx.NodeProto, last: onnx.NodeProto, table: ND
     """Put the lookup and its unpacking where `node` is; what `last` gave comes from there."""
     words, scales = pack(table)
     name, dim = f"{node.output[0]}.packed", table.shape[1]
+    half = 1 << (BITS * CODES // 2)
+    places = (1 << (BITS * np.arange(CODES // 2)))[:, None].astype(np.float32)
     constants = {
         "words": words,
         "scales": scales,
-        "places": (1 << (BITS * np.arange(CODES, dtype=np.int32)))[:, None].astype(np.int32),
-        "base": np.int32(1 << BITS),
-        "middle": np.int32(_MIDDLE),
+        "half": np.int32(half),
+        "places": places,
+        "next_places": places * (1 << BITS),
+        "base": np.float32(1 << BITS),
+        "middle": np.float32(_MIDDLE),
         "grouped": np.array([0, 0, dim // GROUP, GROUP], np.int64),
         "flat": np.array([0, 0, dim], np.int64),
-        "sixths": np.array([2], np.int64),
+        "second": np.array([2], np.int64),
+        "third": np.array([3], np.int64),
         "last": np.array([-1], np.int64),
     }
     graph.proto.graph.initializer.extend(
         numpy_helper.from_array(np.asarray(value), f"{name}.{key}") for key, value in constants.items()
     )
+    # Halves first: OpenVINO divides integers as floats, which is exact for a word's upper half, and for 15 bits.
     steps = [
         ("Gather", ["words", node.input[1]], "row"),
-        ("Unsqueeze", ["row", "sixths"], "wide"),
+        ("Div", ["row", "half"], "upper"),
+        ("Mul", ["upper", "half"], "above"),
+        ("Sub", ["row", "above"], "lower"),
+        ("Unsqueeze", ["lower", "second"], "lower_half"),
+        ("Unsqueeze", ["upper", "second"], "upper_half"),
+        ("Concat", ["lower_half", "upper_half"], "halves"),
+        ("Cast", ["halves"], "numbers"),
+        ("Unsqueeze", ["numbers", "third"], "wide"),
         ("Div", ["wide", "places"], "down"),
-        ("Div", ["down", "base"], "next"),
-        ("Mul", ["next", "base"], "above"),
-        ("Sub", ["down", "above"], "shifted"),
+        ("Floor", ["down"], "from_here"),
+        ("Div", ["wide", "next_places"], "further_down"),
+        ("Floor", ["further_down"], "from_next"),
+        ("Mul", ["from_next", "base"], "above_here"),
+        ("Sub", ["from_here", "above_here"], "shifted"),
         ("Sub", ["shifted", "middle"], "codes"),
-        ("Cast", ["codes"], "numbers"),
-        ("Reshape", ["numbers", "grouped"], "groups"),
-        ("Gather", ["scales", node.input[1]], "halves"),
-        ("Cast", ["halves"], "singles"),
-        ("Unsqueeze", ["singles", "last"], "steps"),
+        ("Reshape", ["codes", "grouped"], "groups"),
+        ("Gather", ["scales", node.input[1]], "half_scales"),
+        ("Cast", ["half_scales"], "single_scales"),
+        ("Unsqueeze", ["single_scales", "last"], "steps"),
         ("Mul", ["groups", "steps"], "scaled"),
         ("Reshape", ["scaled", "flat"], ""),
     ]
+    attributes: dict[str, dict[str, Any]] = {"Cast": {"to": onnx.TensorProto.FLOAT}, "Concat": {"axis": 2}}
     place = list(graph.proto.graph.node).index(node)
     for offset, (kind, given, wanted) in enumerate(steps):
         inputs = [one if one == node.input[1] else f"{name}.{one}" for one in given]
         output = f"{name}.{wanted}" if wanted else last.output[0]
-        to_float = {"to": onnx.TensorProto.FLOAT} if kind == "Cast" else {}
-        made = helper.make_node(kind, inputs, [output], name=f"{output}.unpack", **to_float)
+        made = helper.make_node(kind, inputs, [output], name=f"{output}.unpack", **attributes.get(kind, {}))
         graph.proto.graph.node.insert(place + offset, made)
     graph.proto.graph.node.remove(last)

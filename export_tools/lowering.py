@@ -148,9 +148,9 @@ def name_weights(proto: onnx.ModelProto, model: nn.Module) -> None:
     """Give weights that the exporter transposed, and called `val_17`, the names of the parameters they are."""
     taken = {tensor.name for tensor in proto.graph.initializer}
     parameters: dict[tuple[int, ...], list[tuple[str, NDArray[np.float32]]]] = collections.defaultdict(list)
-    for name, value in model.named_parameters():
-        if value.dim() == 2 and name not in taken:
-            parameters[tuple(value.T.shape)].append((name, value.detach().T.numpy()))
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 2 and name not in taken:
+            parameters[tuple(parameter.T.shape)].append((name, parameter.detach().T.numpy()))
     renamed: dict[str, str] = {}
     for tensor in proto.graph.initializer:
         candidates = parameters.get(tuple(tensor.dims), [])
@@ -187,6 +187,7 @@ def _order_gelu(graph: onnx.GraphProto) -> None:
     """Turn `x * (0.5 * (1 + erf))` into `(x * (1 + erf)) * 0.5`, the form that ONNX Runtime fuses into one kernel."""
     makers = {out: node for node in graph.node for out in node.output}
     uses = collections.Counter(name for node in graph.node for name in node.input)
+    uses.update(value.name for value in graph.output)
     halves = {i.name for i in graph.initializer if not i.dims and float(numpy_helper.to_array(i)) == 0.5}
     for outer in graph.node:
         inner = makers.get(outer.input[1]) if outer.op_type == "Mul" else None
@@ -194,7 +195,9 @@ def _order_gelu(graph: onnx.GraphProto) -> None:
             continue
         shifted = makers.get(inner.input[1])
         erf = makers.get(shifted.input[0]) if shifted is not None and shifted.op_type == "Add" else None
-        if erf is not None and erf.op_type == "Erf":
+        scaled = makers.get(erf.input[0]) if erf is not None and erf.op_type == "Erf" else None
+        # Of another value than its own it is no GELU, and that value may come only after the inner product.
+        if scaled is not None and outer.input[0] in scaled.input:
             half, value = inner.input[0], outer.input[0]
             inner.input[:] = [value, inner.input[1]]
             outer.input[:] = [inner.output[0], half]
