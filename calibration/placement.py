@@ -202,7 +202,8 @@ class _Writer:
         if bias is None:
             return _SMALLEST_SCALE
         channels = np.abs(bias).reshape(-1, bias.shape[-1] if bias.ndim else 1).max(axis=0).astype(np.float64)
-        return np.maximum(channels / (scale.scale * 2.0**30), _SMALLEST_SCALE)
+        room: NDArray[np.float64] = np.maximum(channels / (scale.scale * 2.0**30), _SMALLEST_SCALE)
+        return room
 
     def _weight(self, name: str, wanted: str, axis: int, smallest: NDArray[np.float64] | float) -> str:
         """Store a weight as codes; the node that makes numbers of them stands right before their user."""

@@ -84,7 +84,10 @@ def _entropy(histogram: Histogram, method: Method) -> float:
         return 0.0
     used = min(int(histogram.peak / histogram.width) + 1, BINS)
     best, best_divergence = used, np.inf
-    for bins in _steps(LEVELS, used):
+    # A cut behind an empty bin would have the whole outside where Q has nothing: candidates end on filled ones.
+    ends = np.flatnonzero(histogram.counts[:used]) + 1
+    ends = ends[ends >= min(LEVELS, used)]
+    for bins in ends[_steps(0, len(ends) - 1)]:
         divergence = _divergence(histogram.counts, bins)
         if divergence < best_divergence:
             best, best_divergence = bins, divergence
@@ -116,8 +119,7 @@ def _divergence(counts: NDArray[np.int64], bins: int) -> float:
 def _mse(histogram: Histogram, method: Method) -> float:
     """The threshold with the smallest mean squared error of rounding inside it and cutting beyond it.
 
-    Magnitudes count as the middle of their bin, and rounding as an even error of `step / sqrt(12)` wherever a step is
-    wider than a bin.
+    Magnitudes count as the middle of their bin.
     """
     if histogram.width == 0.0:
         return 0.0
@@ -128,9 +130,9 @@ def _mse(histogram: Histogram, method: Method) -> float:
 
 def _squared_error(histogram: Histogram, threshold: float) -> float:
     step = threshold / (LEVELS - 1)
-    beyond = np.maximum(histogram.centres - threshold, 0.0)
-    rounding = np.where(beyond > 0.0, 0.0, step * step / 12.0)
-    return float((histogram.counts * (beyond * beyond + rounding)).sum() / histogram.total)
+    codes = np.minimum(np.rint(histogram.centres / step), LEVELS - 1)
+    errors = histogram.centres - codes * step
+    return float((histogram.counts * (errors * errors)).sum() / histogram.total)
 
 
 METHODS: Mapping[str, Callable[[Histogram, Method], float]] = {

@@ -109,7 +109,8 @@ def _layer_name(graph: Graph, node: onnx.NodeProto) -> str:
             candidates += [name for name in user.input if name != node.output[0]]
     for name in candidates:
         if name.endswith((".bias", "_bias")) and graph.constant(name) is not None:
-            return name.removesuffix("bias").rstrip("._").removeprefix("model.")
+            # The exporter calls the bias that a folded batch norm gives `conv1.weight_bias`.
+            return name.removesuffix("bias").rstrip("._").removesuffix(".weight").removeprefix("model.")
     weight: str = node.input[1]
     return weight.removesuffix(".smooth").removesuffix(".half").removesuffix(".weight").removeprefix("model.")
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from random import Random
 
 import numpy as np
 import pytest
@@ -31,12 +32,12 @@ def state(histogram: Histogram) -> tuple[object, ...]:
 @given(st.lists(FLOAT64 | FLOAT32, max_size=30), st.lists(st.integers(0, 30), max_size=5), st.randoms())
 @example([5e-324, 1e-3], [1], None)  # the smallest float64 first: its own width would be 0
 @example([0.0, 1.0, 1024.0, 0.0], [1, 2, 3], None)
-def test_order_and_pieces_do_not_matter(values: list[float], cuts: list[int], random: object) -> None:
+def test_order_and_pieces_do_not_matter(values: list[float], cuts: list[int], random: Random | None) -> None:
     whole = histogram_of([np.array(values)])
     in_pieces = histogram_of(np.split(np.array(values), sorted(cuts)))
     assert state(in_pieces) == state(whole)
     if random is not None:
-        random.shuffle(values)  # type: ignore[attr-defined]
+        random.shuffle(values)
     assert state(histogram_of(np.array([value]) for value in values)) == state(whole)
 
 

