@@ -117,7 +117,7 @@ def test_an_output_left_out_keeps_no_node_alive(make_graph: Make) -> None:
         [("Add", ["x", "x"], ["unused"], {})], {"x": [5, 1, 3]}, {}, {**constants, "w2": constants["w"] + 1}
     )
     proto.graph.output.append(helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 1, 2]))
-    proto.graph.node.extend([alive, dead])
+    proto.graph.node.extend([dead, alive])
     onnx.checker.check_model(proto, full_check=True)
     prune(proto)
     assert [node.name for node in proto.graph.node] == ["alive"]
