@@ -271,7 +271,9 @@ def test_codes_of_weights_are_half_a_step_off(data: st.DataObject, axis: int) ->
     assert (np.abs(codes * wide - w) <= 0.5001 * wide).all()
     others = tuple(i for i in range(3) if i != axis)
     peaks = np.abs(w).max(axis=others)
-    assert (np.abs(codes.astype(int)).max(axis=others) == np.where(peaks > 1e-30, 127, 0)).all()
+    largest = np.abs(codes.astype(int)).max(axis=others)
+    assert (largest[peaks > 1e-30] == 127).all()  # below, the smallest scale that a float holds decides
+    assert (largest[peaks == 0] == 0).all()
 
 
 @pytest.fixture(scope="module")
