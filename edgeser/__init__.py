@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from edgeser.runtime.results import Span as Span
     from edgeser.runtime.results import Timings as Timings
     from edgeser.runtime.results import Word as Word
+    from edgeser.runtime.streams import Event as Event
+    from edgeser.runtime.streams import Stream as Stream
+    from edgeser.runtime.streams import StreamOptions as StreamOptions
 
 _HOMES = {
     "Runtime": "recognizer",
@@ -42,6 +45,9 @@ _HOMES = {
     "Span": "results",
     "Timings": "results",
     "Word": "results",
+    "Event": "streams",
+    "Stream": "streams",
+    "StreamOptions": "streams",
     "AsrError": "errors",
     "BundleError": "errors",
     "EdgeSerError": "errors",

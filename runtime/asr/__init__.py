@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from edgeser.runtime.asr.base import Asr, NoAsr, RecognizedWord
+from edgeser.runtime.asr.base import Asr, AsrSession, BufferedSession, NoAsr, RecognizedWord
 from edgeser.runtime.asr.pocketsphinx import PocketSphinxAsr
 from edgeser.runtime.errors import InputError, MissingDependencyError
 
@@ -13,7 +13,16 @@ log = logging.getLogger(__name__)
 
 RECOGNISERS: Mapping[str, type[Asr]] = {asr.name: asr for asr in (PocketSphinxAsr, NoAsr)}
 
-__all__ = ["RECOGNISERS", "Asr", "NoAsr", "PocketSphinxAsr", "RecognizedWord", "open_asr"]
+__all__ = [
+    "RECOGNISERS",
+    "Asr",
+    "AsrSession",
+    "BufferedSession",
+    "NoAsr",
+    "PocketSphinxAsr",
+    "RecognizedWord",
+    "open_asr",
+]
 
 
 def open_asr(name: str = "auto") -> Asr:

@@ -1,12 +1,17 @@
-"""What every speech recogniser is: samples in, words with times out."""
+"""What every speech recogniser is: a session takes samples as they come and gives words with times."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import TracebackType
 from typing import ClassVar
 
+import numpy as np
+
 from edgeser.runtime.audio import Samples
+from edgeser.runtime.errors import AsrError
 
 
 @dataclass(frozen=True)
@@ -15,7 +20,7 @@ class RecognizedWord:
 
     Attributes:
         text: The word.
-        start_s: Start in the audio, seconds.
+        start_s: Start, seconds from the first sample of its session.
         end_s: End, seconds.
         confidence: 0 to 1.
     """
@@ -26,18 +31,101 @@ class RecognizedWord:
     confidence: float
 
 
+class AsrSession(ABC):
+    """One utterance being heard. For one thread at a time; `accept` after `finish` or `cancel` is an `AsrError`."""
+
+    @abstractmethod
+    def accept(self, samples: Samples) -> None:
+        """Hear the next `(n,)` float32 mono samples at 16 kHz, any n >= 0. How they are cut changes no answer.
+
+        Raises:
+            AsrError: The recogniser failed, or the session is over.
+        """
+
+    @abstractmethod
+    def partial(self) -> tuple[RecognizedWord, ...]:
+        """Return the best guess so far, cheaply; `()` where the recogniser cannot."""
+
+    @abstractmethod
+    def finish(self) -> tuple[RecognizedWord, ...]:
+        """Return the words and end the session.
+
+        Raises:
+            AsrError: The recogniser failed, or the session is over.
+        """
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """End the session without an answer; does nothing where it is over."""
+
+
 class Asr(ABC):
-    """Turns one utterance into words. Not safe to share between threads."""
+    """Opens sessions. Several may be open at once, each in its own thread."""
 
     name: ClassVar[str]
 
     @abstractmethod
+    def start(self) -> AsrSession:
+        """Begin to hear an utterance.
+
+        Raises:
+            AsrError: The recogniser cannot.
+        """
+
     def transcribe(self, samples: Samples) -> tuple[RecognizedWord, ...]:
-        """Recognise `(samples,)` float32 mono at 16 kHz.
+        """Recognise `(samples,)` float32 mono at 16 kHz: one whole session.
 
         Raises:
             AsrError: The recogniser failed.
         """
+        session = self.start()
+        try:
+            session.accept(samples)
+            return session.finish()
+        finally:
+            session.cancel()
+
+    def close(self) -> None:  # noqa: B027 - most recognisers hold nothing that needs it
+        """Free what the recogniser holds; sessions that are open fail."""
+
+    def __enter__(self) -> Asr:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class BufferedSession(AsrSession):
+    """A session of a recogniser that wants the whole utterance: gathers it, and decodes at the end.
+
+    Args:
+        decode: Turns `(samples,)` float32 into words.
+    """
+
+    def __init__(self, decode: Callable[[Samples], tuple[RecognizedWord, ...]]) -> None:
+        self._decode = decode
+        self._pieces: list[Samples] | None = []
+
+    def accept(self, samples: Samples) -> None:
+        # A copy: the caller's buffer may be a window on a ring that is written again.
+        self._open().append(np.array(samples, np.float32))
+
+    def partial(self) -> tuple[RecognizedWord, ...]:
+        return ()
+
+    def finish(self) -> tuple[RecognizedWord, ...]:
+        pieces, self._pieces = self._open(), None
+        return self._decode(np.concatenate(pieces) if pieces else np.zeros(0, np.float32))
+
+    def cancel(self) -> None:
+        self._pieces = None
+
+    def _open(self) -> list[Samples]:
+        if self._pieces is None:
+            raise session_over()
+        return self._pieces
 
 
 class NoAsr(Asr):
@@ -45,5 +133,24 @@ class NoAsr(Asr):
 
     name = "none"
 
-    def transcribe(self, samples: Samples) -> tuple[RecognizedWord, ...]:
+    def start(self) -> AsrSession:
+        return _Deaf()
+
+
+class _Deaf(AsrSession):
+    def accept(self, samples: Samples) -> None:
+        pass
+
+    def partial(self) -> tuple[RecognizedWord, ...]:
         return ()
+
+    def finish(self) -> tuple[RecognizedWord, ...]:
+        return ()
+
+    def cancel(self) -> None:
+        pass
+
+
+def session_over() -> AsrError:
+    """Return the error of a session that is used after its end."""
+    return AsrError("asr: got samples for a session that is over, expected an open one: start a new session")

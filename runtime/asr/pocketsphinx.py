@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 
-from edgeser.runtime.asr.base import Asr, RecognizedWord
+from edgeser.runtime.asr.base import Asr, AsrSession, BufferedSession, RecognizedWord
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.errors import AsrError, MissingDependencyError
 
 _FRAMES_PER_SECOND = 100
 _MIN_SAMPLES = SAMPLE_RATE // 5  # no word is shorter than 0.2 s, and the decoder fails on less than a few frames
+_SILENCE = (
+    10 / 32768
+)  # in digital silence the decoder hears "dog", and is sure of it; speech peaks a hundred times higher
 
 
 class PocketSphinxAsr(Asr):
-    """US English, continuous speech, the model that ships with the package.
+    """US English, continuous speech, the model that ships with the package. Decodes when an utterance is over.
 
     Raises:
         MissingDependencyError: pocketsphinx is not installed.
@@ -27,10 +32,18 @@ class PocketSphinxAsr(Asr):
         except ImportError as error:
             raise MissingDependencyError("pocketsphinx", "asr", "recognising English words") from error
         self._decoder = pocketsphinx.Decoder(samprate=SAMPLE_RATE, loglevel="FATAL")
+        self._turn = threading.Lock()  # sessions share the one decoder
 
-    def transcribe(self, samples: Samples) -> tuple[RecognizedWord, ...]:
-        if samples.shape[0] < _MIN_SAMPLES:
+    def start(self) -> AsrSession:
+        return BufferedSession(self._decode)
+
+    def _decode(self, samples: Samples) -> tuple[RecognizedWord, ...]:
+        if samples.shape[0] < _MIN_SAMPLES or float(np.abs(samples).max()) < _SILENCE:
             return ()
+        with self._turn:
+            return self._decode_alone(samples)
+
+    def _decode_alone(self, samples: Samples) -> tuple[RecognizedWord, ...]:
         pcm = (np.clip(samples, -1.0, 1.0) * 32767.0).astype(np.int16)
         try:
             # The decoder's front end carries state from one utterance to the next, and with it another answer.

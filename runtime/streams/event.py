@@ -1,0 +1,58 @@
+"""What a stream emits: one Event for each utterance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from edgeser.runtime.results import Result
+from edgeser.runtime.segmenting import Ending
+
+
+class Words(str, Enum):
+    """How the words of an Event came about."""
+
+    HEARD = "heard"
+    """The recogniser answered in time; it may have heard none."""
+    LATE = "late"
+    """The recogniser had not answered by the deadline: the voice alone decided."""
+    FAILED = "failed"
+    """The recogniser failed: the voice alone decided."""
+    OFF = "off"
+    """There is no recogniser, or the model takes no words."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """The emotion of one utterance in a stream.
+
+    Attributes:
+        utterance: Number of the utterance, from 0. A missing number was dropped, or failed.
+        partial: Whether the person is still speaking: a rolling estimate over the model's last window.
+        start_s: Start of the audio that `result` is about, seconds of audio since the stream began.
+        end_s: Its end.
+        ending: Why the utterance ended; `None` while it goes on.
+        result: The answer. Its times count from `start_s`.
+        words: How its words came about.
+        latency_ms: From the end of the utterance, once certain (after the hangover), to this Event.
+        dropped: Utterances dropped so far because this device was too slow.
+        lost_s: Seconds of audio lost so far, for want of room or by the device.
+        time_s: When it was emitted, seconds since 1970.
+    """
+
+    utterance: int
+    partial: bool
+    start_s: float
+    end_s: float
+    ending: Ending | None
+    result: Result
+    words: Words
+    latency_ms: float
+    dropped: int
+    lost_s: float
+    time_s: float
+
+    @property
+    def label(self) -> str:
+        """The most probable emotion."""
+        return self.result.label
