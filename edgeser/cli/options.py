@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edgeser.runtime.asr import RECOGNISERS
+from edgeser.runtime.asr import RECOGNISERS, check_name
 from edgeser.runtime.engines import ENGINES
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.metrics import Metrics
@@ -18,9 +18,29 @@ def add_runtime_options(parser: argparse.ArgumentParser, asr: str | None = "auto
     """Add what every command that loads a Runtime takes."""
     parser.add_argument("--bundle", type=Path, metavar="B", help="a .edgeser file or folder; the default bundle")
     parser.add_argument("--engine", default="auto", choices=["auto", *ENGINES])
-    parser.add_argument("--asr", default=asr, choices=["auto", *RECOGNISERS], help="who hears the words")
+    add_asr_options(parser, asr)
     parser.add_argument("--threads", type=positive, default=1, help="threads of the engine (1)")
     parser.add_argument("--no-self-test", action="store_true", help="do not check the engine on loading")
+
+
+def add_asr_options(parser: argparse.ArgumentParser, default: str | None) -> None:
+    """Add `--asr` and `--isolate-asr`."""
+    parser.add_argument(
+        "--asr",
+        default=default,
+        type=asr_name,
+        metavar="ASR",
+        help=f"who hears the words: auto, {', '.join(RECOGNISERS)}, or vosk:MODEL, a folder or a language (vosk:en-us)",
+    )
+    parser.add_argument("--isolate-asr", action="store_true", help="run it in a process of its own, in case it crashes")
+
+
+def asr_name(text: str) -> str:
+    """Parse a recogniser's name."""
+    try:
+        return check_name(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def load_runtime(args: argparse.Namespace, asr: str | None = None) -> Runtime:
@@ -31,6 +51,7 @@ def load_runtime(args: argparse.Namespace, asr: str | None = None) -> Runtime:
         asr=asr or args.asr,
         threads=args.threads,
         self_test=not args.no_self_test,
+        isolate_asr=getattr(args, "isolate_asr", False),
     )
 
 

@@ -1,24 +1,27 @@
-"""What every source of audio is."""
+"""What every source of audio offers to a stream."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 
 from edgeser.runtime.audio import Samples
 
+_Source = TypeVar("_Source", bound="Source")
+
 
 class Source(ABC):
-    """Gives audio, chunk by chunk, to a stream that captures it in a thread of its own.
+    """Audio, chunk by chunk, for one thread that reads; `close` may come from any other.
 
     Attributes:
-        name: For logs.
-        live: Whether time passes by itself, as at a microphone. A live source is never made to wait: what finds no room
-            is lost, and counted. Another is read as fast as the stream can take it.
-        overflows: Times the device said that it lost audio.
-        interruptions: Times the audio broke off; the stream ends the current utterance when this rises.
+        name: For logs and statistics.
+        live: Whether time passes by itself (a microphone, a file at real speed). A live source is never made to wait:
+            what finds no room is dropped and counted by the stream. Another is read as fast as the stream takes it.
+        overflows: How often the device lost audio.
+        interruptions: How often the audio broke off (device lost); what comes next does not continue what came before.
     """
 
     name: str
@@ -28,21 +31,31 @@ class Source(ABC):
 
     @abstractmethod
     def open(self) -> None:
-        """Get ready.
+        """Start it.
 
         Raises:
-            InputError: The file or device is not there, or not usable.
+            InputError: What was asked for does not exist or cannot be read.
+            MissingDependencyError: A library is not installed.
+            SourceError: The device refused.
         """
 
     @abstractmethod
     def read(self, timeout_s: float) -> Samples | None:
-        """Return the next `(n,)` float32 mono samples at 16 kHz; none when nothing came in time; `None` at the end."""
+        """Wait for audio, hardly longer than `timeout_s` seconds.
+
+        Returns:
+            `(n,)` float32, mono, 16 kHz, full scale 1.0; n is 0 when nothing came in time. None at the end.
+
+        Raises:
+            InputError: What came is no audio (NaN, a wrong scale).
+            SourceError: It broke for good, or was never opened.
+        """
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the file or device, quickly, from any state."""
+        """Stop it: quick, from any state and any thread, as often as one likes. A `read` after it returns None."""
 
-    def __enter__(self) -> Source:
+    def __enter__(self: _Source) -> _Source:
         self.open()
         return self
 
@@ -53,5 +66,5 @@ class Source(ABC):
 
 
 def nothing() -> Samples:
-    """Return no samples: what a source gives when nothing came in time."""
+    """Return `(0,)` float32: no audio came in time."""
     return np.zeros(0, np.float32)

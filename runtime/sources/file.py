@@ -1,68 +1,112 @@
-"""An audio file as a source."""
+"""An audio file as a source, of any length, block by block."""
 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgeser.runtime.audio import SAMPLE_RATE, Samples
-from edgeser.runtime.errors import InputError
-from edgeser.runtime.sources.base import Source
+from edgeser.runtime.audio import Samples
+from edgeser.runtime.errors import InputError, SourceError
+from edgeser.runtime.sources.base import Source, nothing
 from edgeser.runtime.sources.conversion import Converter
 
 _BLOCK_S = 0.1
+_CLOSE_S = 0.3
 
 
 class FileSource(Source):
-    """A WAV, FLAC or OGG file, read block by block: an eight-hour one takes no more memory than a short one.
+    """A WAV, FLAC or OGG file, in blocks of 0.1 s: an eight-hour one takes no more memory than a short one.
 
     Args:
         path: The file.
-        real_time: As fast as it was spoken, and live; otherwise as fast as the stream takes it.
+        real_time: Live: each block comes when a microphone would give it, by a clock that does not drift. Who reads
+            late gets what is due at once. Otherwise as fast as it is read.
     """
 
     def __init__(self, path: str | os.PathLike[str], real_time: bool = False) -> None:
-        self.name = Path(path).name
+        self.path = Path(path)
+        self.name = self.path.name
         self.live = real_time
-        self._path = Path(path)
         self._file: Any = None
+        self._lock = threading.Lock()  # libsndfile must not be closed while it reads
+        self._ended = threading.Event()
+        self._converter: Converter | None = None
+        self._read_s = 0.0
+        self._start_s = 0.0
 
     def open(self) -> None:
         import soundfile
 
-        if not self._path.is_file():
-            raise InputError(f"{self._path}: no such file")
+        self.close()
+        if not self.path.is_file():
+            raise InputError(f"{self.path}: no such file")
         try:
-            self._file = soundfile.SoundFile(self._path)
-        except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{self._path}: not readable as audio ({reason}): expected WAV, FLAC or OGG") from error
-        self._converter = Converter(self._file.samplerate)
-        self._started = time.monotonic()
-        self._given = 0
-        self._ended = False
+            self._file = soundfile.SoundFile(self.path)
+        except (soundfile.SoundFileError, RuntimeError, TypeError) as error:  # TypeError: headerless `.raw`
+            raise InputError(
+                f"{self.path}: not readable as audio ({_reason(error)}): expected WAV, FLAC or OGG"
+            ) from error
+        try:
+            if self._file.frames == 0:
+                raise InputError("holds no samples")
+            self._converter = Converter(self._file.samplerate, self._file.channels)
+        except InputError as error:
+            self.close()
+            raise InputError(f"{self.path}: {error}") from error
+        self._ended.clear()
+        self._read_s = 0.0
+        self._start_s = time.monotonic()
 
     def read(self, timeout_s: float) -> Samples | None:
-        if self._file is None or self._ended:
-            return None
-        if self.live:
-            due = self._started + self._given / SAMPLE_RATE
-            wait = due - time.monotonic()
-            if wait > timeout_s:
-                time.sleep(timeout_s)
-                return np.zeros(0, np.float32)
-            time.sleep(max(0.0, wait))
-        block = self._file.read(int(_BLOCK_S * self._file.samplerate), dtype="float32")
-        self._ended = block.shape[0] == 0
-        samples = self._converter.flush() if self._ended else self._converter(block)
-        self._given += samples.shape[0]
-        return samples
+        converter = self._converter
+        if converter is None:
+            raise SourceError(f"{self.path}: is not open: call open() first")
+        if self.live and not self._due(timeout_s):
+            return nothing()
+        with self._lock:
+            if self._ended.is_set():
+                return None
+            return self._block(self._file, converter)
+
+    def _due(self, timeout_s: float) -> bool:
+        """Wait until the next block's last sample would have been heard."""
+        wait_s = self._start_s + self._read_s + _BLOCK_S - time.monotonic()
+        if wait_s > 0 and not self._ended.wait(min(wait_s, timeout_s)):
+            return wait_s <= timeout_s
+        return True
+
+    def _block(self, file: Any, converter: Converter) -> Samples:
+        frames = max(1, round(_BLOCK_S * file.samplerate))
+        try:
+            block = file.read(frames, dtype="float32", always_2d=True)
+        except RuntimeError as error:  # soundfile's own errors are of this kind
+            raise SourceError(f"{self.path}: broke off after {self._read_s:.1f} s: {_reason(error)}") from error
+        try:
+            samples = converter(block)
+        except InputError as error:
+            raise InputError(f"{self.path}: at {self._read_s:.1f} s: {error}") from error
+        self._read_s += block.shape[0] / file.samplerate
+        if block.shape[0] == frames:
+            return samples
+        self._ended.set()
+        return np.concatenate([samples, converter.flush()])
 
     def close(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            file.close()
+        self._ended.set()
+        if not self._lock.acquire(timeout=_CLOSE_S):
+            return  # the disk hangs; the file is closed with the object
+        try:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+        finally:
+            self._lock.release()
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split())

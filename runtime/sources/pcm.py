@@ -1,67 +1,113 @@
-"""Raw samples from a pipe as a source."""
+"""Raw samples from a pipe: `arecord -f S16_LE -r 16000 -t raw | …`."""
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import sys
+import threading
+import time
 from typing import BinaryIO
 
 import numpy as np
 
 from edgeser.runtime.audio import Samples
-from edgeser.runtime.errors import InputError
-from edgeser.runtime.sources.base import Source
-from edgeser.runtime.sources.conversion import Converter
+from edgeser.runtime.errors import InputError, SourceError
+from edgeser.runtime.sources.base import Source, nothing
+from edgeser.runtime.sources.conversion import MAX_CHANNELS, Converter
 
-_FORMATS = {"uint8": "u1", "int16": "<i2", "int32": "<i4", "float32": "<f4"}
-_BLOCK_BYTES = 8192
+_FORMATS = {"uint8": "<u1", "int16": "<i2", "int32": "<i4", "float32": "<f4"}
+_BLOCK_S = 0.1
+_SLICE_S = 0.1  # for how long `close` may go unnoticed by a waiting `read`
 
 
 class PcmSource(Source):
-    """Raw little-endian PCM from standard input or another pipe: `arecord -t raw ... | edgeser listen --pcm`.
+    """Raw PCM, little endian, channels interleaved, until the pipe is closed.
+
+    Bytes are taken from the file descriptor, past the stream's own buffer: hand over one that nobody has read from.
+    The stream is the caller's and stays open. It is not `live`: a full pipe makes its writer wait.
 
     Args:
-        pipe: A binary file with a descriptor; `None` for standard input. It is not closed here.
-        rate: Sample rate in Hz.
-        channels: Samples of one moment, side by side.
-        sample_format: `uint8`, `int16`, `int32` or `float32`.
+        stream: A binary stream; None: standard input.
+        rate: Sample rate in Hz, 4,000 to 384,000.
+        channels: 1 to 16.
+        sample_format: `uint8`, `int16`, `int32` or `float32` (full scale 1.0).
+
+    Raises:
+        InputError: A rate, a number of channels or a format out of these.
     """
 
     live = False
 
     def __init__(
-        self, pipe: BinaryIO | None = None, rate: int = 16_000, channels: int = 1, sample_format: str = "int16"
+        self, stream: BinaryIO | None = None, rate: int = 16_000, channels: int = 1, sample_format: str = "int16"
     ) -> None:
         if sample_format not in _FORMATS:
             raise InputError(f"sample_format: got {sample_format!r}, expected one of {', '.join(_FORMATS)}")
-        if not 1 <= channels <= 16:
-            raise InputError(f"channels: got {channels}, expected 1 to 16")
-        self.name = "pcm"
+        if not 1 <= channels <= MAX_CHANNELS:
+            raise InputError(f"channels: got {channels}, expected 1 to {MAX_CHANNELS}")
+        self.name = "standard input" if stream is None else "pcm"
+        self._stream: BinaryIO = sys.stdin.buffer if stream is None else stream
+        self._rate, self._channels = rate, channels
         self._dtype = np.dtype(_FORMATS[sample_format])
-        self._channels = channels
-        self._converter = Converter(rate)
-        self._pipe = sys.stdin.buffer if pipe is None else pipe
+        self._frame_bytes = channels * self._dtype.itemsize
+        self._converter = Converter(rate, channels)
         self._rest = b""
-        self._ended = False
+        self._handle: int | None = None
+        self._opened = False
+        self._ended = threading.Event()
 
     def open(self) -> None:
-        pass
+        try:
+            self._handle = self._stream.fileno()
+        except (io.UnsupportedOperation, AttributeError):  # bytes in memory: nothing to wait for
+            self._handle = None
+        except ValueError as error:
+            raise SourceError(f"{self.name}: is closed already: hand over an open stream") from error
+        self._opened = True
+        self._ended.clear()
 
     def read(self, timeout_s: float) -> Samples | None:
-        if self._ended:
-            return None
-        if not select.select([self._pipe], [], [], timeout_s)[0]:
-            return np.zeros(0, np.float32)
-        block = os.read(self._pipe.fileno(), _BLOCK_BYTES)  # what is there, not a full block
-        if not block:
-            self._ended = True
-            return self._converter.flush()
-        data = self._rest + block
-        whole = len(data) - len(data) % (self._dtype.itemsize * self._channels)
+        if not self._opened:
+            raise SourceError(f"{self.name}: is not open: call open() first")
+        try:
+            if not self._wait(timeout_s):
+                return None if self._ended.is_set() else nothing()
+            data = self._take()
+        except BlockingIOError:  # a descriptor that does not block, and another reader was quicker
+            return nothing()
+        except (OSError, ValueError) as error:  # ValueError: bytes in memory that the caller closed
+            raise SourceError(f"{self.name}: broke off: {error}") from error
+        if data:
+            return self._convert(self._rest + data)
+        self._ended.set()
+        self._rest = b""  # a frame cut short
+        return self._converter.flush()
+
+    def _wait(self, timeout_s: float) -> bool:
+        """Wait for bytes or the end of the stream."""
+        poll = select.poll()  # unlike epoll it takes regular files, unlike select any descriptor
+        if self._handle is not None:
+            poll.register(self._handle, select.POLLIN)
+        deadline_s = time.monotonic() + timeout_s
+        while not self._ended.is_set():
+            left_s = deadline_s - time.monotonic()
+            if self._handle is None or poll.poll(1000 * max(0.0, min(left_s, _SLICE_S))):
+                return not self._ended.is_set()
+            if left_s <= 0:
+                break
+        return False
+
+    def _take(self) -> bytes:
+        size = max(1, round(self._rate * _BLOCK_S)) * self._frame_bytes
+        return self._stream.read(size) if self._handle is None else os.read(self._handle, size)
+
+    def _convert(self, data: bytes) -> Samples:
+        whole = len(data) - len(data) % self._frame_bytes
         self._rest = data[whole:]
-        samples = np.frombuffer(data[:whole], self._dtype)
-        return self._converter(samples if self._channels == 1 else samples.reshape(-1, self._channels))
+        frames = np.frombuffer(data[:whole], self._dtype).reshape(-1, self._channels)
+        return self._converter(frames.astype(self._dtype.newbyteorder("="), copy=False))
 
     def close(self) -> None:
-        self._ended = True
+        self._ended.set()

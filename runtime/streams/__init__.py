@@ -1,8 +1,18 @@
 """From audio that arrives to one Event for each utterance."""
 
-from edgeser.runtime.streams.event import Event, Words
+from edgeser.runtime.streams.event import Activity, Event, Words
 from edgeser.runtime.streams.prometheus import MetricsServer, prometheus_text
 from edgeser.runtime.streams.stats import Histogram, StreamStats
 from edgeser.runtime.streams.stream import Stream, StreamOptions
 
-__all__ = ["Event", "Histogram", "MetricsServer", "Stream", "StreamOptions", "StreamStats", "Words", "prometheus_text"]
+__all__ = [
+    "Activity",
+    "Event",
+    "Histogram",
+    "MetricsServer",
+    "Stream",
+    "StreamOptions",
+    "StreamStats",
+    "Words",
+    "prometheus_text",
+]

@@ -56,3 +56,18 @@ class Event:
     def label(self) -> str:
         """The most probable emotion."""
         return self.result.label
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What a stream hears right now.
+
+    Attributes:
+        level_dbfs: Loudness of the last 32 ms, decibels under full scale; -100 and less is digital silence.
+        voice: Probability that it is speech, 0 to 1.
+        speaking: Whether an utterance is going on.
+    """
+
+    level_dbfs: float
+    voice: float
+    speaking: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,7 +20,7 @@ from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.errors import EdgeSerError, EngineError, InputError
 from edgeser.runtime.segmenting import Ending, Segment, Segmenter, SegmentOptions
 from edgeser.runtime.sources import Converter, Source
-from edgeser.runtime.streams.event import Event, Words
+from edgeser.runtime.streams.event import Activity, Event, Words
 from edgeser.runtime.streams.hearing import Hearing, Listener
 from edgeser.runtime.streams.mailbox import Mailbox
 from edgeser.runtime.streams.ring import Mark, RingBuffer
@@ -115,6 +116,7 @@ class Stream:
         self._on_event = on_event
         self._vad = vad or SileroVad()
         self._segmenter = Segmenter(options.segment)
+        self._activity = Activity(-100.0, 0.0, False)
         self._meter = Meter()
         self._ring = RingBuffer(round(options.buffer_s * SAMPLE_RATE))
         self._answers: Mailbox[_Utterance | Mark] = Mailbox(options.max_utterances)
@@ -229,9 +231,9 @@ class Stream:
                 return
 
     @property
-    def speaking(self) -> bool:
-        """Whether someone is speaking."""
-        return self._segmenter.speaking
+    def activity(self) -> Activity:
+        """What is heard right now, for a level meter."""
+        return self._activity
 
     @property
     def stats(self) -> StreamStats:
@@ -323,6 +325,8 @@ class Stream:
         self._busy.pop("vad", None)
         self._meter.measured("vad", (time.monotonic() - started) * 1e3)
         self._follow(self._segmenter.feed(frame, probability, samples.shape[0]))
+        power = float(np.dot(frame, frame)) / VAD_FRAME
+        self._activity = Activity(10 * math.log10(power + 1e-10), probability, self._segmenter.speaking)
 
     def _cut(self, ending: Ending, position: int | None = None) -> None:
         """End the current utterance where the audio ends or breaks."""

@@ -453,3 +453,20 @@ def test_prometheus_can_fetch_the_counters(mute: Runtime) -> None:
                 MetricsServer(lambda: stream.stats, server.port)
         finally:
             server.close()
+
+
+def test_activity_follows_the_voice(mute: Runtime, conversation: Samples) -> None:
+    with mute.open_stream() as stream:
+        assert stream.activity.level_dbfs == -100
+        stream.push(conversation[: 2 * SAMPLE_RATE], wait=True)
+        while stream.stats.stages["vad"].count < 2 * SAMPLE_RATE // VAD_FRAME:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        during = stream.activity
+        stream.push(np.zeros(SAMPLE_RATE, np.float32), wait=True)
+        assert stream.flush()
+        after = stream.activity
+    assert (during.speaking, after.speaking) == (True, False)
+    assert during.voice > 0.5 > after.voice
+    assert -60 < during.level_dbfs < 0
+    assert after.level_dbfs <= -99

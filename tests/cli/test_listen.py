@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from edgeser.cli.main import main
+from edgeser.runtime.audio import SAMPLE_RATE, load_audio
+
+
+@pytest.fixture(scope="module")
+def talk(clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two clips, a second of silence after each."""
+    quiet = np.zeros(SAMPLE_RATE, np.float32)
+    path = tmp_path_factory.mktemp("talk") / "talk.wav"
+    soundfile.write(path, np.concatenate([load_audio(clips[2]), quiet, load_audio(clips[3]), quiet]), SAMPLE_RATE)
+    return path
+
+
+def test_a_line_for_each_utterance(talk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["listen", "--wav", str(talk), "--asr", "pocketsphinx", "--engine", "onnxruntime"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert "sad" in first
+    assert "angry" in second
+    assert "door" in first
+
+
+def test_rows_for_programs(talk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["listen", "--wav", str(talk), "--asr", "none", "--json", "--partial", "--engine", "onnxruntime"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["label"] for row in rows if not row["partial"]] == ["sad", "angry"]
+    assert any(row["partial"] for row in rows)
+    assert {row["words_from"] for row in rows} == {"off"}
+    assert all(row["start_s"] < row["end_s"] for row in rows)
+    assert sum(value for name, value in rows[0].items() if name.startswith("p_")) == pytest.approx(1, abs=1e-4)
+
+
+def test_samples_from_a_pipe(talk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = talk.with_suffix(".pcm")
+    (load_audio(talk) * 32767).round().astype("<i2").tofile(raw)
+    with raw.open("rb") as pipe:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(pipe))
+        assert main(["listen", "--pcm", "--asr", "none", "--engine", "onnxruntime"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--wav", "nothing.wav"], "nothing.wav: no such file"),
+        (["--real-time"], "--real-time: got no --wav"),
+        (["--pcm", "--rate", "100"], "100"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["listen", *arguments, "--asr", "none", "--engine", "onnxruntime"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
