@@ -27,6 +27,7 @@ $(VENV)/.device: $(SOURCES)
 $(VENV)/.dev: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	if test -e /usr/include/portaudio.h; then $(BIN)/pip install --quiet -e '.[mic]'; fi  # PyAudio is built from source
 	touch $@ $(VENV)/.device
 
 clean:

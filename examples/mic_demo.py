@@ -102,6 +102,7 @@ def main() -> int:
     parser.add_argument("--record", type=Path, help="a new folder for audio.wav and events.jsonl")
     parser.add_argument("--bundle", type=Path, help="a .edgeser file; the default bundle")
     parser.add_argument("--asr", default="auto", help="auto, vosk:MODEL, pocketsphinx or none")
+    parser.add_argument("--deadline", type=float, default=3.0, help="seconds that words are waited for (3)")
     parser.add_argument("--seconds", type=float, help="stop after so long")
     args = parser.parse_args()
     console = Console()
@@ -116,7 +117,8 @@ def main() -> int:
         console.print(
             f"{runtime.bundle.manifest.name}, {runtime.engine.name}, words by {runtime.asr.name}; Ctrl-C ends"
         )
-        with runtime.open_stream(partial=True) as stream:
+        options = edgeser.StreamOptions(partial=True, asr_deadline_s=args.deadline)
+        with runtime.open_stream(options=options) as stream:
             stream.capture(source)
             if args.seconds:
                 threading.Timer(args.seconds, stream.end).start()

@@ -89,7 +89,7 @@ class Segment:
     @property
     def end(self) -> int:
         """The sample after the last."""
-        return self.start + self.samples.shape[0]
+        return self.start + len(self.samples)
 
 
 class Segmenter:

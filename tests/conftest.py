@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import soundfile
 
 from edgeser.runtime.audio import SAMPLE_RATE, Samples, load_audio
+
+if TYPE_CHECKING:  # the device's tests need none of it
+    from edgeser.export_tools.parity import ParityReport
+    from edgeser.runtime.bundle import Bundle
+    from edgeser.training.trained import TrainedModel
 
 CLIPS = Path(__file__).parent.parent / "examples" / "clips"
 
@@ -74,6 +83,57 @@ def wide_corpus(clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> 
                     name = f"{clip.stem}_{session}_{start}"
                     writer.writerow([name, clip, LINES[emotion][session - 1], emotion, session, start * 0.3])
     return f"manifest:{file}"
+
+
+@pytest.fixture(scope="session")
+def fresh(wide_corpus: str) -> Callable[..., TrainedModel]:
+    """Make a model with random weights and real frontends: `(preset, modalities, **changes)`.
+
+    Parity, and what quantizing changes, do not ask what a model was trained on.
+    """
+    import torch
+
+    from edgeser.corpora import read_corpus
+    from edgeser.corpora.inputs import load_utterance
+    from edgeser.models import InputSpec, build_model
+    from edgeser.runtime.frontends import LogMel, Statistics
+    from edgeser.runtime.labels import FOUR_EMOTIONS
+    from edgeser.training.glove import load_word_vectors
+    from edgeser.training.trained import TrainedModel
+
+    plain = LogMel(80)
+    known = Statistics.of(plain.extract(load_utterance(u)) for u in read_corpus(wide_corpus)[:5])
+    everything = {"audio": plain.with_statistics(known), "text": load_word_vectors(words=5000)}
+
+    def make(preset: str, modalities: tuple[str, ...] = ("audio", "text"), **changes: object) -> TrainedModel:
+        frontends = {name: everything[name] for name in modalities}
+        inputs = {name: InputSpec(f.length, f.dim, f.kind) for name, f in frontends.items()}
+        torch.manual_seed(0)
+        model = build_model("ks-transformer", preset, inputs, 4, **changes).eval()
+        return TrainedModel(model, preset, frontends, FOUR_EMOTIONS, {"corpus": wide_corpus})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def exported(
+    fresh: Callable[..., TrainedModel], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., tuple[Bundle, list[ParityReport]]]:
+    """Export a fresh compact model, each once: `(modalities, sparse=True)`. Read the bundle, do not change it."""
+    from edgeser.export_tools.export import ExportOptions, export
+
+    made: dict[tuple[tuple[str, ...], bool], tuple[Bundle, list[ParityReport]]] = {}
+
+    def make(
+        modalities: tuple[str, ...] = ("audio", "text"), *, sparse: bool = True
+    ) -> tuple[Bundle, list[ParityReport]]:
+        if (modalities, sparse) not in made:
+            out = tmp_path_factory.mktemp("exported") / "m.edgeser"
+            trained = fresh("compact", modalities, sparse=sparse)
+            made[modalities, sparse] = export(trained, ExportOptions(out, "m", utterances=32))
+        return made[modalities, sparse]
+
+    return make
 
 
 @pytest.fixture(autouse=True)
@@ -150,3 +210,28 @@ def _write_iemocap_texts(session: Path, dialog: str, turns: list[str]) -> None:
         file = session / "dialog" / "EmoEvaluation" / kind / f"{dialog}_e2.txt"
         file.parent.mkdir(exist_ok=True)
         file.write_text("\n".join(f"{turn} :Fear; ()" for turn in turns), encoding="ascii")
+
+
+def _virtual_microphone() -> Any:
+    """Load `tests/virtual_microphone.py`: test folders are no packages."""
+    name = "virtual_microphone"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+@pytest.fixture
+def virtual_microphone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A microphone that this process hears too: a `VirtualMicrophone`."""
+    pytest.importorskip("pyaudio", reason="pyaudio is not installed: pip install 'edgeser[mic]'")
+    reason = _virtual_microphone().missing()
+    if reason:
+        pytest.skip(f"no virtual microphone: {reason}")
+    with _virtual_microphone().VirtualMicrophone() as microphone:
+        for name, value in microphone.environment.items():
+            monkeypatch.setenv(name, value)
+        yield microphone

@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=positive, default=16_000, help="of --pcm, in Hz (16000)")
     parser.add_argument("--real-time", action="store_true", help="play --wav as fast as it was spoken")
     parser.add_argument("--partial", action="store_true", help="also estimates while someone speaks")
+    parser.add_argument("--deadline", type=float, default=3.0, help="seconds that words are waited for, live (3)")
     parser.add_argument("--metrics", type=int, metavar="PORT", help="counters for Prometheus on this machine's PORT")
     add_runtime_options(parser)
     add_json_option(parser)
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     source = _source(args)
-    options = StreamOptions(partial=args.partial)
+    options = StreamOptions(partial=args.partial, asr_deadline_s=args.deadline)
     with load_runtime(args) as runtime, runtime.open_stream(options=options) as stream:
         server = None if args.metrics is None else MetricsServer(lambda: stream.stats, args.metrics)
         stream.capture(source)

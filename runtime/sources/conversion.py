@@ -18,8 +18,8 @@ class Converter:
     """Converts one recording in chunks of any size.
 
     The samples do not depend on how the audio is cut, and all together equal `prepare` of the whole within 1e-6.
-    Resampling looks ahead, so the output lags: 28 ms at 44.1 kHz, 11 ms at 48 kHz, 85 ms at 8 kHz; `flush` brings the
-    rest. A refused chunk changes nothing: the next one continues the audio before it.
+    Resampling looks ahead and works in blocks, so the output lags by up to 37 ms at 48 kHz, 41 ms at 44.1 kHz and
+    116 ms at 8 kHz; `flush` brings the rest. A refused chunk changes nothing: the next one continues the audio before.
 
     Args:
         rate: Sample rate in Hz, 4,000 to 384,000.
@@ -74,6 +74,6 @@ def _mono(samples: NDArray[np.generic]) -> Samples:
     floats = to_float(samples)
     if floats.ndim == 2 and floats.shape[0] < floats.shape[1] <= MAX_CHANNELS:
         # Few rows of many channels: to `to_mono` a recording that was not transposed, here the end of a block.
-        rows, channels = floats.shape
-        return to_mono(np.pad(floats, ((0, channels - rows), (0, 0))))[:rows]
+        few: Samples = floats.mean(axis=1, dtype=np.float32)
+        return few
     return to_mono(floats)

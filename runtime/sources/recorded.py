@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -82,7 +83,9 @@ class Recorded(Source):
             file.write(np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16))
         except OSError as error:
             log.error("%s: recording ends after %.1f s, the audio goes on: %s", self.path, file.kept_s, error)
-            self._finish()
+            self._file = None
+            with contextlib.suppress(OSError):  # said already
+                file.close()
 
     def _finish(self) -> None:
         file, self._file = self._file, None
@@ -132,7 +135,7 @@ class _WavFile(_File):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._raw = os.fdopen(self._handle, "r+b")
-        self._wave: wave.Wave_write = wave.open(self._raw, "wb")
+        self._wave: wave.Wave_write = wave.open(self._raw, "wb")  # noqa: SIM115 (closed in `close`)
         self._wave.setparams((1, 2, SAMPLE_RATE, 0, "NONE", "not compressed"))
 
     def _append(self, samples: NDArray[np.int16]) -> None:

@@ -61,17 +61,23 @@ def test_any_cut_gives_the_same_samples(
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 48_000])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_sample_by_sample(speech: Samples, rate: int, channels: int) -> None:
-    whole = recorded(speech, rate, channels, "int16")
+    whole = recorded(speech, rate, channels, "int16")[: rate // 5]
     got = converted([whole[place : place + 1] for place in range(len(whole))], rate)
     np.testing.assert_allclose(got, prepare(whole, rate), rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize(("rate", "lag_s"), [(8_000, 0.086), (44_100, 0.029), (48_000, 0.012), (16_000, 0.0)])
+@pytest.mark.parametrize(("rate", "lag_s"), [(8_000, 0.116), (44_100, 0.041), (48_000, 0.037), (16_000, 0.0)])
 def test_the_lag_is_as_stated(speech: Samples, rate: int, lag_s: float) -> None:
     converter = Converter(rate)
-    got = sum(len(converter(chunk)) for chunk in np.array_split(recorded(speech, rate, 1, "int16"), 50))
-    assert got / SAMPLE_RATE >= 1.0 - lag_s
-    assert got + len(converter.flush()) == SAMPLE_RATE
+    whole = recorded(speech, rate, 1, "int16")
+    taken = given = 0
+    worst_s = 0.0
+    for chunk in np.array_split(whole, 1000):
+        taken += len(chunk)
+        given += len(converter(chunk))
+        worst_s = max(worst_s, taken / rate - given / SAMPLE_RATE)
+    assert 0.9 * lag_s <= worst_s <= lag_s
+    assert given + len(converter.flush()) == SAMPLE_RATE
 
 
 def test_ten_minutes_in_blocks() -> None:
