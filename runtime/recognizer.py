@@ -66,6 +66,7 @@ class Runtime:
         self.bundle = bundle
         self.engine = engine
         self.asr = asr
+        self._owns_asr = False  # one that was given may serve others
         self.labels = bundle.manifest.labels
         self.frontends: dict[str, Frontend] = {
             name: bundle.frontend(name, open_graph) for name in bundle.manifest.inputs
@@ -93,6 +94,7 @@ class Runtime:
         asr: str = "auto",
         threads: int = 1,
         self_test: bool = True,
+        isolate_asr: bool = False,
     ) -> Runtime:
         """Open a bundle and make it ready.
 
@@ -100,26 +102,41 @@ class Runtime:
             bundle: A `.edgeser` file or folder; `None` for the one that ships with the package.
             engine: An engine's name; or `auto`: OpenVINO where it is installed and passes all of the bundle's golden
                 vectors, else ONNX Runtime.
-            asr: `auto`, `pocketsphinx` or `none`.
+            asr: `pocketsphinx`, `none`, or `vosk:MODEL`, a folder or a language such as `vosk:ko`; or `auto`: Vosk
+                where it is installed and finds a US English model, else PocketSphinx where it is installed, else none.
             threads: Threads of the engine.
             self_test: Check the engine against golden vectors: ONNX Runtime against some (a few milliseconds), another
                 engine against all. Without it nothing is known of the others, and `auto` is ONNX Runtime.
+            isolate_asr: Run the recogniser in a process of its own, so that its crash or hang is an `AsrError`.
 
         Raises:
+            InputError: No such engine, recogniser or Vosk model.
             BundleError: The bundle is missing or damaged.
             EngineError: The engine refuses the graph.
+            AsrError: The recogniser does not start.
             ParityError: The engine does not compute what the bundle says.
             MissingDependencyError: The named engine or recogniser is not installed.
         """
         opened = Bundle.open(default_bundle() if bundle is None else bundle)
         names = _choices(opened, engine) if self_test else candidates(engine)[-1:]
-        listener = open_asr(asr)
+        listener = open_asr(asr, isolate=isolate_asr)
+        try:
+            runtime = cls._first(opened, names, listener, threads, self_test)
+        except BaseException:
+            listener.close()
+            raise
+        runtime._owns_asr = True
+        return runtime
+
+    @classmethod
+    def _first(cls, bundle: Bundle, names: Sequence[str], asr: Asr, threads: int, self_test: bool) -> Runtime:
+        """Return a Runtime with the first engine that serves."""
         for name, following in itertools.pairwise(names):
             try:
-                return cls._opened(opened, name, listener, threads)._proved()
+                return cls._opened(bundle, name, asr, threads)._proved()
             except (BundleError, EngineError, MissingDependencyError, ParityError) as error:
                 log.warning("%s is not used, %s is: %s", name, following, error)
-        runtime = cls._opened(opened, names[-1], listener, threads)
+        runtime = cls._opened(bundle, names[-1], asr, threads)
         return runtime._proved() if self_test else runtime
 
     @classmethod
@@ -206,16 +223,25 @@ class Runtime:
         options = options or StreamOptions()
         return Stream(self, replace(options, partial=partial or options.partial), on_event)
 
-    def listen(self, source: Source, *, partial: bool = False, options: StreamOptions | None = None) -> Iterator[Event]:
+    def listen(
+        self, source: Source | None = None, *, partial: bool = False, options: StreamOptions | None = None
+    ) -> Iterator[Event]:
         """Yield Events from a source until it ends.
 
         Args:
-            source: Where the audio comes from, for example `edgeser.runtime.sources.FileSource(path)`.
+            source: Where the audio comes from, for example `edgeser.runtime.sources.FileSource(path)`; by default the
+                microphone.
             partial: Also yield rolling estimates while someone speaks.
             options: How to cut, wait and drop.
+
+        Raises:
+            InputError: The source cannot be opened.
+            SourceError: It broke.
         """
+        from edgeser.runtime.sources import Microphone
+
         with self.open_stream(partial=partial, options=options) as stream:
-            stream.capture(source)
+            stream.capture(source or Microphone())
             yield from stream
 
     def check(self, samples: Samples) -> None:
@@ -231,7 +257,9 @@ class Runtime:
             yield from self.recognize_batch([load_audio(path) for path in batch], [None] * len(batch))
 
     def close(self) -> None:
-        """Free the engines."""
+        """Free the engines, and the recogniser that `load` opened."""
+        if self._owns_asr:
+            self.asr.close()
         self.engine.close()
         for frontend in self.frontends.values():
             frontend.close()

@@ -3,26 +3,53 @@
 Rows go to stdout as JSON lines, or to a file with -o; the progress bar and the accuracies, where the true
 emotions are known, go to stderr.
 
+With -o, every row is kept in a journal beside the file until all are there. After a kill or a power cut the same
+command goes on where it was; recordings that could not be read are tried again. Workers are processes of their own:
+a recording that crashes one is reported and skipped. They finish in no fixed order, which shows on stdout only.
+
 examples:
   edgeser score recordings/ -o scores.csv
   edgeser score a.wav b.flac --asr none
+  edgeser score recordings/ -o scores.parquet --workers 4
   edgeser score --corpus manifest:corpus.csv -o scores.jsonl
+  edgeser score /mnt/shared/recordings -o scores.parquet --ray auto
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
+import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 from tqdm import tqdm
 
-from edgeser.cli.options import add_runtime_options, load_runtime, metrics_text, positive
-from edgeser.runtime.errors import InputError
+from edgeser.cli.options import add_runtime_options, metrics_text, positive
+from edgeser.runtime.errors import EdgeSerError, InputError
 from edgeser.runtime.metrics import measure
-from edgeser.runtime.scoring import Recording, RowWriter, Scored, find_recordings, score, score_row
+from edgeser.runtime.scoring import (
+    Recording,
+    Row,
+    Scorer,
+    Setup,
+    Summary,
+    Tally,
+    check_format,
+    find_recordings,
+    journal_path,
+    open_scorer,
+    row_text,
+    score_to_file,
+)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,23 +57,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--corpus", help="a labelled corpus, for example manifest:corpus.csv; its transcripts are used")
     add_runtime_options(parser, asr=None)
     parser.add_argument("--batch-size", type=positive, default=8)
-    parser.add_argument("-o", "--out", type=Path, help="a .jsonl or .csv file")
+    parser.add_argument(
+        "--workers", type=positive, metavar="N", help="score in N processes; with --ray, on N actors (one a CPU)"
+    )
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="score on a Ray cluster (auto, ray://HOST:PORT), or on a Ray of this machine (local); bundle and "
+        "recordings lie under the same paths on every node",
+    )
+    parser.add_argument("-o", "--out", type=Path, help="a .jsonl, .csv or .parquet file")
+    parser.add_argument("--restart", action="store_true", help="with -o: throw away what an unfinished run has left")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.out:
+        check_format(args.out)
+    elif args.restart:
+        raise InputError("--restart: got it without -o, expected a file whose unfinished run is to be thrown away")
     recordings = _recordings(args)
-    with load_runtime(args, args.asr or "auto") as runtime, contextlib.ExitStack() as stack:
-        writer = stack.enter_context(RowWriter(args.out, runtime.labels)) if args.out else None
-        done: list[Scored] = []
-        for scored in tqdm(score(runtime, recordings, args.batch_size), total=len(recordings), unit="clip"):
-            done.append(scored)
-            row = score_row(scored)
-            if writer:
-                writer.write(row)
-            else:
-                print(json.dumps(row, ensure_ascii=False), flush=True)
-        labels = runtime.labels
-    return _conclude(done, labels)
+    try:
+        with _sigterm(), _scorer(args) as scorer:
+            labels = scorer.identity.labels
+            summary = _to_file(recordings, scorer, args) if args.out else _to_stdout(recordings, scorer)
+    except KeyboardInterrupt as error:
+        number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
+        print(f"\nedgeser score: stopped by {number.name}{_left(args.out)}", file=sys.stderr)
+        return 128 + number
+    return _conclude(summary, labels)
+
+
+def _left(out: Path | None) -> str:
+    if out is None or not journal_path(out).exists():
+        return ""
+    return f": what is done is in {journal_path(out)}; run the same command again to go on"
 
 
 def _recordings(args: argparse.Namespace) -> list[Recording]:
@@ -63,14 +107,77 @@ def _recordings(args: argparse.Namespace) -> list[Recording]:
     ]
 
 
-def _conclude(done: list[Scored], labels: tuple[str, ...]) -> int:
-    failed = [s for s in done if s.result is None]
-    for scored in failed:
-        print(f"skipped {scored.recording.id}: {scored.error}", file=sys.stderr)
-    known = [(s.result.label, s.recording.emotion) for s in done if s.result and s.recording.emotion in labels]
+@contextlib.contextmanager
+def _sigterm() -> Iterator[None]:
+    """Make SIGTERM an exception, so that files are closed; a second one ends the process at once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _scorer(args: argparse.Namespace) -> Scorer:
+    setup = Setup(args.bundle, args.engine, args.asr or "auto", args.threads, not args.no_self_test)
+    if not args.ray:
+        return open_scorer(setup, args.workers or 0, args.batch_size)
+    from edgeser.cluster import RayScorer
+
+    return RayScorer(setup, args.ray, args.workers, args.batch_size)
+
+
+def _to_file(recordings: list[Recording], scorer: Scorer, args: argparse.Namespace) -> Summary:
+    with tqdm(total=len(recordings), unit="clip") as bar:
+
+        def start(resumed: int) -> None:
+            bar.initial = resumed  # so that the rate and the estimate are those of this run
+            bar.update(resumed)
+
+        def show(row: Row) -> None:
+            _report(row)
+            bar.update()
+
+        return score_to_file(recordings, args.out, scorer, restart=args.restart, on_start=start, on_row=show)
+
+
+def _to_stdout(recordings: list[Recording], scorer: Scorer) -> Summary:
+    tally = Tally()
+    for _, row in tqdm(scorer.rows(recordings), total=len(recordings), unit="clip"):
+        tally.add(row)
+        _print(row)
+        _report(row)
+    return Summary(tally.total, tally.failed, 0, tally.answers)
+
+
+def _print(row: Row) -> None:
+    try:
+        print(row_text(row), flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter tries again at its end
+        raise EdgeSerError(f"stdout: cannot be written ({error.strerror}): with -o a run can go on later") from error
+
+
+def _report(row: Row) -> None:
+    if "error" in row:
+        tqdm.write(f"skipped {row['id']}: {row['error']}", file=sys.stderr)
+
+
+def _conclude(summary: Summary, labels: tuple[str, ...]) -> int:
+    known = {pair: count for pair, count in summary.answers.items() if pair[0] in labels}
     if known:
-        metrics = measure([label for label, _ in known], [str(emotion) for _, emotion in known], labels)
-        print(metrics_text(metrics), file=sys.stderr)
-    if len(failed) == len(done):
-        raise InputError(f"score: none of {len(done)} recordings could be read")
+        answered = [label for (_, label), count in known.items() for _ in range(count)]
+        actual = [emotion for (emotion, _), count in known.items() for _ in range(count)]
+        print(metrics_text(measure(answered, actual, labels)), file=sys.stderr)
+    if summary.failed == summary.total:
+        raise InputError(f"score: none of {summary.total} recordings could be read")
     return 0

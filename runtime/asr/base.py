@@ -154,3 +154,8 @@ class _Deaf(AsrSession):
 def session_over() -> AsrError:
     """Return the error of a session that is used after its end."""
     return AsrError("asr: got samples for a session that is over, expected an open one: start a new session")
+
+
+def is_word(text: str) -> bool:
+    """Whether a recogniser's token was said; `<sil>`, `[NOISE]`, `[unk]` and their like were not."""
+    return not text.startswith(("<", "["))

@@ -6,15 +6,15 @@ import threading
 
 import numpy as np
 
-from edgeser.runtime.asr.base import Asr, AsrSession, BufferedSession, RecognizedWord
+from edgeser.runtime.asr.base import Asr, AsrSession, BufferedSession, RecognizedWord, is_word
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.errors import AsrError, MissingDependencyError
 
 _FRAMES_PER_SECOND = 100
 _MIN_SAMPLES = SAMPLE_RATE // 5  # no word is shorter than 0.2 s, and the decoder fails on less than a few frames
-_SILENCE = (
-    10 / 32768
-)  # in digital silence the decoder hears "dog", and is sure of it; speech peaks a hundred times higher
+# Full scale 1.0. The decoder hears "dog" in digital zeros and "with" in noise of half a step of 16 bits, at confidence
+# 1.0. In speech that peaks at 20 steps it recognises no word; at 50 steps it begins to.
+_SILENCE_PEAK = 10 / 32768
 
 
 class PocketSphinxAsr(Asr):
@@ -38,7 +38,7 @@ class PocketSphinxAsr(Asr):
         return BufferedSession(self._decode)
 
     def _decode(self, samples: Samples) -> tuple[RecognizedWord, ...]:
-        if samples.shape[0] < _MIN_SAMPLES or float(np.abs(samples).max()) < _SILENCE:
+        if samples.shape[0] < _MIN_SAMPLES or float(np.abs(samples).max()) < _SILENCE_PEAK:
             return ()
         with self._turn:
             return self._decode_alone(samples)
@@ -66,7 +66,7 @@ class PocketSphinxAsr(Asr):
                 min(1.0, segment.prob),
             )
             for segment in segments
-            if not segment.word.startswith(("<", "["))
+            if is_word(segment.word)
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,28 +23,27 @@ from edgeser.calibration.sampling import Sampling, divide
 from edgeser.calibration.sensitivity import Sensitivity, leave_in_float
 from edgeser.cli.main import main
 from edgeser.corpora import read_corpus
-from edgeser.corpora.inputs import load_utterance
 from edgeser.export_tools.encoders.export import EncoderOptions, export_encoder
 from edgeser.export_tools.export import ExportOptions, export
+from edgeser.export_tools.parity import ParityReport
 from edgeser.models import InputSpec, build_model
 from edgeser.runtime.audio import SAMPLE_RATE
 from edgeser.runtime.bundle import Bundle
 from edgeser.runtime.errors import BundleError, InputError
-from edgeser.runtime.frontends import Frontend, LogMel, Statistics
+from edgeser.runtime.frontends import Frontend
 from edgeser.runtime.golden import GoldenVectors
 from edgeser.runtime.labels import FOUR_EMOTIONS
 from edgeser.runtime.recognizer import Runtime
-from edgeser.training.glove import load_word_vectors
 from edgeser.training.trained import TrainedModel
 
 FEW = Sampling(count=16, validation=16, exclude_sessions=("5",))
 
 
 def bundle_of(frontends: dict[str, Frontend], corpus: str, out: Path) -> Bundle:
-    """Export a model with random weights: what quantizing changes does not depend on what was learned."""
+    """Export a model of one layer with random weights: what quantizing changes does not depend on what was learned."""
     inputs = {name: InputSpec(f.length, f.dim, f.kind) for name, f in frontends.items()}
     torch.manual_seed(0)
-    model = build_model("ks-transformer", "compact", inputs, 4).eval()
+    model = build_model("ks-transformer", "compact", inputs, 4, layers=(0, 0, 1)).eval()
     trained = TrainedModel(model, "compact", frontends, FOUR_EMOTIONS, {"corpus": corpus, "held_out": "5"})
     trained = dataclasses.replace(trained, training={"corpus": corpus})
     return export(trained, ExportOptions(out, "small", corpus=corpus, utterances=32))[0]
@@ -54,13 +54,16 @@ def corpus(iemocap: Path) -> str:
     return f"iemocap:{iemocap}"
 
 
-@pytest.fixture(scope="module")
-def small(corpus: str, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+@pytest.fixture(scope="session")
+def small(exported: Callable[..., tuple[Bundle, list[ParityReport]]]) -> Bundle:
     """A bundle on log-mels and GloVe."""
-    plain = LogMel(80)
-    known = Statistics.of(plain.extract(load_utterance(u)) for u in read_corpus(corpus)[:5])
-    frontends: dict[str, Frontend] = {"audio": plain.with_statistics(known), "text": load_word_vectors(words=5000)}
-    return bundle_of(frontends, corpus, tmp_path_factory.mktemp("small") / "small.edgeser")
+    return exported()[0]
+
+
+@pytest.fixture(scope="session")
+def smaller(exported: Callable[..., tuple[Bundle, list[ParityReport]]]) -> Bundle:
+    """A bundle on GloVe alone: a third of the layers, where each layer or a further calibration costs time."""
+    return exported(("text",))[0]
 
 
 @pytest.fixture(scope="module")
@@ -131,23 +134,23 @@ def test_x86_preset_has_zero_points_and_runs(small: Bundle, corpus: str, tmp_pat
         assert runtime.recognize(clip, transcript="how dare you").label in FOUR_EMOTIONS
 
 
-def test_layers_stay_in_float_when_asked(small: Bundle, corpus: str, tmp_path: Path) -> None:
-    name = "model/stems.audio.project"
+def test_layers_stay_in_float_when_asked(smaller: Bundle, corpus: str, tmp_path: Path) -> None:
+    name = "model/stems.text.project"
     options = CalibrationOptions(corpus, tmp_path / "f.edgeser", sampling=FEW, in_float=(name,), calls=1)
-    _, report = calibrate(small, options)
+    _, report = calibrate(smaller, options)
     layer = next(layer for layer in report.layers if layer.layer == name)
     assert (layer.precision, layer.reason) == ("fp32", "asked for")
     with pytest.raises(InputError, match=r"--float: got 'model/nothing', expected some of model/.* in all\)"):
-        calibrate(small, dataclasses.replace(options, in_float=("model/nothing",)))
+        calibrate(smaller, dataclasses.replace(options, in_float=("model/nothing",)))
 
 
-def test_sensitivity_ranks_every_layer_and_finds_the_one_that_was_spoilt(small: Bundle, corpus: str) -> None:
+def test_sensitivity_ranks_every_layer_and_finds_the_one_that_was_spoilt(smaller: Bundle, corpus: str) -> None:
     division = divide(read_corpus(corpus), FOUR_EMOTIONS, FEW)
     how = Observation(PRESETS["tensorrt"], Method(), smoothing=False)
-    parts = observe(small, division.calibration, how, lambda _: None)
+    parts = observe(smaller, division.calibration, how, lambda _: None)
     spoilt = parts["model"].layers()[0]
     parts["model"].histograms[spoilt.activation].add(np.full(1, 1e4, np.float32))  # a scale that leaves no codes
-    measured = Sensitivity(small, parts, division.validation)
+    measured = Sensitivity(smaller, parts, division.validation)
     ranking = measured.rank()
     assert len(ranking) == measured.count() == len(parts["model"].layers())
     assert ranking[0].layer == f"model/{spoilt.name}"

@@ -10,7 +10,6 @@ import onnx
 import pytest
 import torch
 from onnx import helper, numpy_helper
-from torch import nn
 
 from edgeser.calibration.placement import PRESETS, activations, default_sites, quantize
 from edgeser.calibration.ranges import Range
@@ -22,7 +21,6 @@ from edgeser.export_tools.encoders.layers import LayerChoice
 from edgeser.export_tools.encoders.storage import store_weights
 from edgeser.export_tools.encoders.whisper import WhisperEncoder
 from edgeser.export_tools.lowering import lower
-from edgeser.models import InputSpec, build_model
 
 Build = Callable[[onnx.ModelProto], Any]
 Make = Callable[..., onnx.ModelProto]
@@ -63,15 +61,9 @@ def assert_no_bias_is_quantized(proto: onnx.ModelProto) -> None:
     assert all(bias.data_type == onnx.TensorProto.FLOAT for bias in biases)
 
 
-def restore(preset: str, **changes: Any) -> nn.Module:
-    inputs = {"audio": InputSpec(460, 80, "log-mel"), "text": InputSpec(20, 50, "word-vectors")}
-    torch.manual_seed(0)
-    return build_model("ks-transformer", preset, inputs, 4, **changes).eval()
-
-
 @pytest.fixture(scope="module")
-def compact() -> onnx.ModelProto:
-    return lower(restore("compact")).portable  # type: ignore[arg-type]
+def compact(exported: Callable[..., Any]) -> onnx.ModelProto:
+    return onnx.load_from_string(exported()[0].graph("portable"))
 
 
 def test_the_compact_model_builds(compact: onnx.ModelProto, build_plan: Build) -> None:
@@ -81,9 +73,9 @@ def test_the_compact_model_builds(compact: onnx.ModelProto, build_plan: Build) -
     assert_built(build_plan(quantized), quantized)
 
 
-def test_the_published_widths_build_and_stay_in_int8(build_plan: Build) -> None:
+def test_the_published_widths_build_and_stay_in_int8(fresh: Callable[..., Any], build_plan: Build) -> None:
     """One cross-attention block for either modality, of the published ten layers: the others are of the same kinds."""
-    proto = lower(restore("paper", layers=(0, 1, 0))).portable  # type: ignore[arg-type]
+    proto = lower(fresh("paper", layers=(0, 1, 0)).model).portable
     quantized = in_int8(proto)
     assert pairs(quantized) == (24, 48)
     assert_no_bias_is_quantized(quantized)

@@ -125,14 +125,14 @@ def test_from_corpus_to_bundle_and_back(
 ) -> None:
     """train, evaluate, export, inspect, evaluate: the bundle gives the accuracies that the run had."""
     monkeypatch.chdir(tmp_path)
-    train = ["train", "--corpus", wide_corpus, "--out", "run", "--epochs", "2", "--sessions", "2", "--threads", "1"]
-    assert main([*train, "--set", "layers=[1,0,1]"]) == 0
+    train = ["train", "--corpus", wide_corpus, "--threads", "1", "--set", "layers=[1,0,1]"]
+    assert main([*train, "--out", "run", "--epochs", "2", "--sessions", "2"]) == 0
     capsys.readouterr()
     assert main(["evaluate", "run", "--json"]) == 0
     reached = json.loads(capsys.readouterr().out)
     assert main(["export", "run", "-o", "m.edgeser", "--evaluated", "run", "--corpus", wide_corpus]) == 2
     assert "expected at least 32" in capsys.readouterr().err
-    assert main(["train", "--corpus", wide_corpus, "--out", "all", "--epochs", "1", "--sessions", "none"]) == 0
+    assert main([*train, "--out", "all", "--epochs", "1", "--sessions", "none"]) == 0
     assert main(["export", "all", "-o", "m.edgeser", "--evaluated", "run"]) == 0
     assert Bundle.open("m.edgeser").manifest.metrics["leave one session out"]["ua"] == reached["ua"]
     assert f"UA {reached['ua']:.3f}" in Bundle.open("m.edgeser").read("README.md").decode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from edgeser.corpora.inputs import graph_inputs, load_utterance
 from edgeser.export_tools.export import ExportOptions, export, golden_encoders
 from edgeser.export_tools.key_sparse import DOMAIN, NAME, key_sparse_function
 from edgeser.export_tools.lowering import lower
-from edgeser.export_tools.parity import compare, reference
+from edgeser.export_tools.parity import ParityReport, compare, reference
 from edgeser.models import EmotionModel, InputSpec, build_model
 from edgeser.nn.attention import key_sparse_attention
 from edgeser.runtime import golden
@@ -24,33 +25,21 @@ from edgeser.runtime.audio import SAMPLE_RATE, load_audio
 from edgeser.runtime.bundle import Bundle
 from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import InputError, ParityError
-from edgeser.runtime.frontends import LogMel, SpeechEncoder, Statistics, TextEncoder
+from edgeser.runtime.frontends import LogMel, SpeechEncoder, TextEncoder
 from edgeser.runtime.labels import FOUR_EMOTIONS
 from edgeser.runtime.recognizer import Runtime, default_bundle
-from edgeser.training.glove import load_word_vectors
 from edgeser.training.trained import TrainedModel
 
-
-def fresh(corpus: str, preset: str, modalities: tuple[str, ...] = ("audio", "text"), **changes: object) -> TrainedModel:
-    """A model with random weights and real frontends: parity does not ask what it was trained on."""
-    plain = LogMel(80)
-    known = Statistics.of(plain.extract(load_utterance(u)) for u in read_corpus(corpus)[:5])
-    everything = {"audio": plain.with_statistics(known), "text": load_word_vectors(words=5000)}
-    frontends = {name: everything[name] for name in modalities}
-    inputs = {name: InputSpec(f.length, f.dim, f.kind) for name, f in frontends.items()}
-    torch.manual_seed(0)
-    model = build_model("ks-transformer", preset, inputs, 4, **changes).eval()
-    return TrainedModel(model, preset, frontends, FOUR_EMOTIONS, {"corpus": corpus, "held_out": "2"})
+Fresh = Callable[..., TrainedModel]
+Exported = Callable[..., tuple[Bundle, list[ParityReport]]]
 
 
 @pytest.mark.parametrize("modalities", [("audio", "text"), ("audio",), ("text",)])
 @pytest.mark.parametrize("sparse", [True, False])
 def test_compact_exports_runs_and_verifies(
-    wide_corpus: str, tmp_path: Path, clip: Path, modalities: tuple[str, ...], sparse: bool
+    exported: Exported, clip: Path, modalities: tuple[str, ...], sparse: bool
 ) -> None:
-    trained = fresh(wide_corpus, "compact", modalities, sparse=sparse)
-    options = ExportOptions(tmp_path / "m.edgeser", "m", corpus=wide_corpus, utterances=32)
-    bundle, reports = export(dataclasses.replace(trained, training={"corpus": wide_corpus}), options)
+    bundle, reports = exported(modalities, sparse=sparse)
     assert [report.graph for report in reports] == (["portable", "plugin"] if sparse else ["portable"])
     for report in reports:
         assert report.utterances == 32
@@ -58,15 +47,17 @@ def test_compact_exports_runs_and_verifies(
     assert bundle.manifest.provenance["parity"] == [dataclasses.asdict(report) for report in reports]
     vectors = golden.GoldenVectors.from_bundle(bundle)
     assert (vectors.logits.shape, vectors.reference, vectors.encoders) == ((8, 4), None, {})  # no encoder among these
-    with Runtime.load(tmp_path / "m.edgeser", asr="none") as runtime:
+    with Runtime.load(bundle.path, asr="none") as runtime:
         result = runtime.recognize(clip, transcript="dogs are sitting by the door")
         assert sum(result.probabilities.values()) == pytest.approx(1.0)
         assert bool(result.spans) == ("audio" in modalities)
 
 
-def test_paper_exports_runs_and_verifies(wide_corpus: str, tmp_path: Path, clip: Path) -> None:
-    trained = dataclasses.replace(fresh(wide_corpus, "paper"), training={"corpus": wide_corpus})
-    bundle, reports = export(trained, ExportOptions(tmp_path / "paper", "paper", corpus=wide_corpus, utterances=32))
+def test_paper_exports_runs_and_verifies(fresh: Fresh, tmp_path: Path, clip: Path) -> None:
+    """At the published widths, with one of each kind of layer (of five, three and two); into a folder."""
+    trained = fresh("paper", layers=(1, 1, 1))
+    bundle, reports = export(trained, ExportOptions(tmp_path / "paper", "paper", utterances=32))
+    assert [report.graph for report in reports] == ["portable", "plugin"]
     assert all(report.max_logit_difference <= 1e-4 for report in reports)
     with open_engine(bundle.graph(), threads=2) as engine:
         assert golden.verify_engine(engine, bundle) <= 1e-4
@@ -74,10 +65,10 @@ def test_paper_exports_runs_and_verifies(wide_corpus: str, tmp_path: Path, clip:
     assert result.label in FOUR_EMOTIONS
 
 
-def test_lowerings_keep_the_contract(wide_corpus: str) -> None:
-    lowerings = lower(fresh(wide_corpus, "compact").model)
-    assert lowerings.plugin is not None
-    for graph in (lowerings.portable, lowerings.plugin):
+def test_lowerings_keep_the_contract(exported: Exported) -> None:
+    bundle, _ = exported()
+    portable, plugin = (onnx.load_from_string(bundle.graph(name)) for name in ("portable", "plugin"))
+    for graph in (portable, plugin):
         shapes = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in graph.graph.input}
         batch = shapes["audio"][0]
         assert isinstance(batch, str)
@@ -90,8 +81,8 @@ def test_lowerings_keep_the_contract(wide_corpus: str) -> None:
         assert [v.name for v in graph.graph.output] == ["logits", "audio_importance", "text_importance"]
         assert graph.ir_version == 10
         assert {o.domain: o.version for o in graph.opset_import}[""] == 18
-    assert {node.domain for node in lowerings.portable.graph.node} == {""}
-    opaque = [node for node in lowerings.plugin.graph.node if node.domain == DOMAIN]
+    assert {node.domain for node in portable.graph.node} == {""}
+    opaque = [node for node in plugin.graph.node if node.domain == DOMAIN]
     # One self attention of each CCAB and of deep fusion, and one cross attention, for either modality.
     assert [node.op_type for node in opaque] == [NAME] * 6
     assert {a.name: onnx.helper.get_attribute_value(a) for a in opaque[0].attribute}.keys() == {"keep", "scale"}
@@ -124,11 +115,11 @@ def test_the_function_body_means_what_pytorch_computes() -> None:
 
 
 def test_a_graph_that_computes_something_else_is_refused(
-    wide_corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fresh: Fresh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from edgeser.export_tools import export as export_module
 
-    trained = dataclasses.replace(fresh(wide_corpus, "compact"), training={"corpus": wide_corpus})
+    trained = fresh("compact", ("text",))
 
     def other(model: EmotionModel, temperature: float) -> object:
         with torch.no_grad():
@@ -137,18 +128,18 @@ def test_a_graph_that_computes_something_else_is_refused(
 
     monkeypatch.setattr(export_module, "lower", other)
     with pytest.raises(ParityError, match=r"logits differ from PyTorch by up to 1\.00e-03"):
-        export(trained, ExportOptions(tmp_path / "m.edgeser", "m", corpus=wide_corpus))
+        export(trained, ExportOptions(tmp_path / "m.edgeser", "m"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_too_few_utterances_compare_nothing(corpus: str, wide_corpus: str, tmp_path: Path) -> None:
-    trained = fresh(wide_corpus, "compact", ("text",))
+def test_too_few_utterances_compare_nothing(corpus: str, fresh: Fresh, exported: Exported, tmp_path: Path) -> None:
+    trained = dataclasses.replace(fresh("compact", ("text",)), training={"corpus": corpus, "held_out": "2"})
     with pytest.raises(InputError, match="the corpus gives 4 utterances, expected at least 32"):
         export(trained, ExportOptions(tmp_path / "m.edgeser", "m", corpus=corpus))
     inputs = graph_inputs(trained.frontends, read_corpus(corpus))
     expected = reference(trained.model, inputs)
     with (
-        open_engine(lower(trained.model).portable.SerializeToString()) as engine,
+        open_engine(exported(("text",))[0].graph()) as engine,
         pytest.raises(InputError, match="parity: got 8 utterances, expected at least 32"),
     ):
         compare("portable", engine, inputs, expected)

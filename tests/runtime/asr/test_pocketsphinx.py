@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,64 @@ def test_the_same_samples_give_the_same_words(answers: list[tuple[RecognizedWord
 def test_too_short_for_words_is_heard_as_none(asr: PocketSphinxAsr, samples: int) -> None:
     assert asr.transcribe(np.zeros(samples, np.float32)) == ()
     assert isinstance(asr.transcribe(np.zeros(1600, np.float32)), tuple)  # and the recogniser still works
+
+
+@pytest.mark.parametrize("steps", [0.0, 0.5])
+def test_near_silence_holds_no_words(asr: PocketSphinxAsr, steps: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The decoder hears "dog" in zeros and "with" in noise of half a step of 16 bits, sure of both."""
+    noise = (np.random.default_rng(0).standard_normal(2 * SAMPLE_RATE) * steps / 32768).astype(np.float32)
+    assert asr.transcribe(noise) == ()
+    monkeypatch.setattr("edgeser.runtime.asr.pocketsphinx._SILENCE_PEAK", -1.0)
+    assert [word.confidence for word in asr.transcribe(noise)] == [1.0]  # the gate is needed
+
+
+def test_the_gate_lets_quiet_speech_through(asr: PocketSphinxAsr, sentences: list[Samples]) -> None:
+    quiet = sentences[0] / np.abs(sentences[0]).max() * (100 / 32768)
+    assert "sitting" in [word.text for word in asr.transcribe(quiet)]
+
+
+@pytest.mark.parametrize("pieces", [[1] * 3_000, [0, 1_600, 0, 7]])
+def test_any_chunking_gives_the_same_words(
+    asr: PocketSphinxAsr, sentences: list[Samples], answers: list[tuple[RecognizedWord, ...]], pieces: list[int]
+) -> None:
+    buffer = np.empty(max(pieces), np.float32)
+    session = asr.start()
+    rest = sentences[0]
+    for length in pieces:
+        piece, rest = rest[:length], rest[length:]
+        buffer[: piece.shape[0]] = piece
+        session.accept(buffer[: piece.shape[0]])  # a view on what is written over next, as a ring's is
+    session.accept(rest)
+    assert session.partial() == ()
+    assert session.finish() == answers[0]
+
+
+def test_two_sessions_at_once(
+    asr: PocketSphinxAsr, sentences: list[Samples], answers: list[tuple[RecognizedWord, ...]]
+) -> None:
+    heard: dict[int, tuple[RecognizedWord, ...]] = {}
+
+    def listen(number: int) -> None:
+        heard[number] = asr.transcribe(sentences[number])
+
+    threads = [threading.Thread(target=listen, args=(number,)) for number in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert heard == {0: answers[0], 1: answers[2]}
+
+
+def test_a_session_that_is_over_says_so(asr: PocketSphinxAsr, sentences: list[Samples]) -> None:
+    finished, cancelled = asr.start(), asr.start()
+    assert finished.finish() == ()
+    cancelled.accept(sentences[0])
+    for session in (finished, cancelled):
+        session.cancel()
+        session.cancel()
+        for call in (session.finish, lambda session=session: session.accept(sentences[0])):
+            with pytest.raises(AsrError, match="session that is over, expected an open one: start a new session"):
+                call()
 
 
 class Failing:

@@ -1,0 +1,199 @@
+"""Vosk: streaming recognition in some twenty languages, with a model that the user brings."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeser.runtime.asr.base import Asr, AsrSession, RecognizedWord, is_word, session_over
+from edgeser.runtime.asr.vosk_models import check_model, find_model, takes_grammar, without_dither
+from edgeser.runtime.audio import SAMPLE_RATE, Samples
+from edgeser.runtime.errors import AsrError, InputError, MissingDependencyError
+
+_BLOCK = SAMPLE_RATE // 10  # samples; how the audio is cut changes the answer, so it is always cut the same way
+_RETIRE_SAMPLES = 300 * SAMPLE_RATE  # by then it holds 100 MB of graph that it composed (Korean), and it would grow
+_LOG_ERRORS = -2  # Kaldi's level: warnings, as of a word that the grammar has and the model has not, are ours to give
+
+
+class VoskAsr(Asr):
+    """Recognises while the person speaks.
+
+    A recogniser composes its graph as it goes and keeps what it has composed: it is used again for the next utterance,
+    which is then decoded several times quicker, to the same words. One that heard five minutes is dropped.
+
+    Args:
+        model: A model's folder, or a language such as `ko` or `en-us`; see `vosk_models.find_model`.
+        grammar: The only phrases to listen for, words apart by spaces; `None` for all the model knows. Write `[unk]`
+            for everything else, where the model has that word.
+
+    Raises:
+        MissingDependencyError: vosk is not installed.
+        InputError: There is no such model here, or the grammar does not fit it.
+        AsrError: The model is damaged or for another sample rate.
+    """
+
+    name = "vosk"
+
+    def __init__(self, model: str | Path, grammar: Sequence[str] | None = None) -> None:
+        self._vosk = _library()
+        self.folder = find_model(str(model))
+        check_model(self.folder)
+        self._vosk.SetLogLevel(_LOG_ERRORS)
+        try:
+            with without_dither(self.folder) as folder:
+                self._model: Any = self._vosk.Model(str(folder))
+        except Exception as error:  # vosk raises nothing narrower
+            raise AsrError(f"asr: {self.folder} is no model that Vosk opens ({error}): unpack it again") from error
+        self._grammar = None if grammar is None else self._checked(grammar)
+        self._turn = threading.Lock()
+        self._idle = [self._new()]
+
+    def start(self) -> AsrSession:
+        with self._turn:
+            if self._model is None:
+                raise AsrError("vosk: closed, expected an open recogniser: open another")
+            return _VoskSession(self, self._idle.pop() if self._idle else self._new())
+
+    def close(self) -> None:
+        with self._turn:
+            self._model = None
+            self._idle.clear()
+
+    def give_back(self, recogniser: _Recogniser) -> None:
+        """Take a recogniser whose utterance is over, for the next one."""
+        with self._turn:
+            if self._model is not None and recogniser.heard < _RETIRE_SAMPLES:
+                self._idle.append(recogniser)
+
+    def _new(self) -> _Recogniser:
+        try:
+            extra = () if self._grammar is None else (self._grammar,)
+            return _Recogniser(self._vosk.KaldiRecognizer(self._model, SAMPLE_RATE, *extra))
+        except Exception as error:
+            raise AsrError(f"asr: {self.folder} does not start ({error}): unpack the model again") from error
+
+    def _checked(self, grammar: Sequence[str]) -> str:
+        """Return a grammar as JSON; the library would leave out without a word what it does not know."""
+        phrases = [" ".join(phrase.split()) for phrase in grammar]
+        if not phrases or not all(phrases):
+            raise InputError(f"grammar: got {list(grammar)}, expected at least one phrase, and none empty")
+        if not takes_grammar(self.folder):
+            raise InputError(f"grammar: {self.folder} has a fixed graph, expected a model with HCLr.fst (a small one)")
+        words = dict.fromkeys(word for phrase in phrases for word in phrase.split())
+        unknown = [word for word in words if self._model.vosk_model_find_word(word) < 0]
+        if unknown:
+            raise InputError(f"grammar: the model does not know {', '.join(unknown)}: use words that it knows")
+        return json.dumps(phrases, ensure_ascii=False)
+
+
+class _Recogniser:
+    """A native recogniser, and how much it has heard: its times count from its first sample, over all utterances."""
+
+    def __init__(self, native: Any) -> None:
+        self._native = native
+        self._native.SetWords(True)
+        self._native.SetPartialWords(True)
+        self.heard = 0
+
+    def accept(self, pcm: bytes) -> list[dict[str, Any]]:
+        """Hear 16-bit samples; return the words of a stretch that the recogniser takes to be over, else none."""
+        self.heard += len(pcm) // 2
+        ended = self._native.AcceptWaveform(pcm)
+        return _entries(self._native.Result(), "result") if ended else []
+
+    def partial(self) -> list[dict[str, Any]]:
+        return _entries(self._native.PartialResult(), "partial_result")
+
+    def finish(self) -> list[dict[str, Any]]:
+        """Return the last words; the next utterance starts from nothing."""
+        return _entries(self._native.FinalResult(), "result")
+
+
+class _VoskSession(AsrSession):
+    def __init__(self, asr: VoskAsr, recogniser: _Recogniser) -> None:
+        self._asr = asr
+        self._recogniser: _Recogniser | None = recogniser
+        self._start = recogniser.heard
+        self._noise = np.random.default_rng(0)
+        self._waiting = np.zeros(0, np.float32)
+        self._words: list[dict[str, Any]] = []
+
+    def accept(self, samples: Samples) -> None:
+        recogniser = self._open()
+        waiting = np.concatenate([self._waiting, samples])
+        whole = waiting.shape[0] - waiting.shape[0] % _BLOCK
+        self._waiting = waiting[whole:]
+        for start in range(0, whole, _BLOCK):
+            self._feed(recogniser, waiting[start : start + _BLOCK])
+
+    def partial(self) -> tuple[RecognizedWord, ...]:
+        recogniser = self._open()
+        return self._placed([*self._words, *recogniser.partial()], recogniser)
+
+    def finish(self) -> tuple[RecognizedWord, ...]:
+        recogniser = self._open()
+        if self._waiting.size:
+            self._feed(recogniser, self._waiting)
+        self._words += self._guarded(recogniser.finish)
+        words = self._placed(self._words, recogniser)
+        self._recogniser = None
+        self._asr.give_back(recogniser)
+        return words
+
+    def cancel(self) -> None:
+        recogniser, self._recogniser = self._recogniser, None
+        if recogniser is not None:
+            recogniser.finish()
+            self._asr.give_back(recogniser)
+
+    def _feed(self, recogniser: _Recogniser, block: Samples) -> None:
+        """Hear a block, with noise of one step of 16 bits as Kaldi would add it, but the same for the same samples."""
+        steps = block * 32767.0 + self._noise.standard_normal(block.shape[0], np.float32)
+        pcm = np.clip(np.rint(steps), -32768, 32767).astype(np.int16).tobytes()
+        self._words += self._guarded(lambda: recogniser.accept(pcm))
+
+    def _guarded(self, call: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        try:
+            return call()
+        except Exception as error:  # vosk raises nothing narrower; the recogniser is not used again
+            self._recogniser = None
+            raise AsrError(f"vosk: failed on an utterance: {error}") from error
+
+    def _placed(self, entries: Sequence[dict[str, Any]], recogniser: _Recogniser) -> tuple[RecognizedWord, ...]:
+        """Move words to the session's own time, inside its audio; frames are 10 ms."""
+        origin_s = self._start / SAMPLE_RATE
+        length_s = (recogniser.heard - self._start) / SAMPLE_RATE
+
+        def place(time_s: float) -> float:
+            return min(max(0.0, round(time_s - origin_s, 2)), length_s)
+
+        return tuple(
+            RecognizedWord(entry["word"], place(entry["start"]), place(entry["end"]), min(1.0, entry["conf"]))
+            for entry in entries
+            if is_word(entry["word"])
+        )
+
+    def _open(self) -> _Recogniser:
+        if self._recogniser is None:
+            raise session_over()
+        return self._recogniser
+
+
+def _library() -> Any:
+    try:
+        import vosk
+    except ImportError as error:
+        raise MissingDependencyError("vosk", "asr", "recognising words while they are spoken") from error
+    except OSError as error:
+        raise AsrError(f"vosk: its native library does not load ({error}): install vosk again") from error
+    return vosk
+
+
+def _entries(answer: str, key: str) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = json.loads(answer).get(key, [])
+    return entries

@@ -1,0 +1,119 @@
+"""Scorers: what turns recordings into rows, in this process or in others."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from edgeser.runtime.recognizer import Runtime
+from edgeser.runtime.scoring.recordings import Recording, score
+from edgeser.runtime.scoring.rows import Row, score_row
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a process loads its Runtime; the arguments of `Runtime.load`."""
+
+    bundle: Path | None = None
+    engine: str = "auto"
+    asr: str = "auto"
+    threads: int = 1
+    self_test: bool = True
+
+    def load(self) -> Runtime:
+        """Load it; see `Runtime.load` for the errors."""
+        return Runtime.load(
+            self.bundle, engine=self.engine, asr=self.asr, threads=self.threads, self_test=self.self_test
+        )
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What rows are scored with: rows of one identity may stand in one file.
+
+    Attributes:
+        bundle_sha256: Names the bundle.
+        engine: Name of the engine.
+        asr: The ASR as it was asked for; what `auto` became.
+        labels: The model's emotions.
+    """
+
+    bundle_sha256: str
+    engine: str
+    asr: str
+    labels: tuple[str, ...]
+
+    @classmethod
+    def of(cls, runtime: Runtime, asr: str = "auto") -> Identity:
+        """Return a Runtime's identity; `asr` is what it was asked for."""
+        name = runtime.asr.name if asr == "auto" else asr
+        return cls(runtime.bundle.sha256, runtime.engine.name, name, runtime.labels)
+
+    def header(self) -> dict[str, Any]:
+        """Return a journal's first line."""
+        import edgeser
+
+        return {
+            "journal": 1,
+            "edgeser": edgeser.__version__,
+            "bundle": self.bundle_sha256,
+            "engine": self.engine,
+            "asr": self.asr,
+        }
+
+
+def pin(setup: Setup) -> tuple[Setup, Identity]:
+    """Load a Runtime once, and return the setup with what `auto` became: every process then does the same.
+
+    An error in the setup is met here, before any process is started.
+    """
+    with setup.load() as runtime:
+        identity = Identity.of(runtime, setup.asr)
+    return dataclasses.replace(setup, engine=identity.engine, asr=identity.asr), identity
+
+
+class Scorer(ABC):
+    """Turns recordings into rows. A context manager: processes and engines are freed at its end."""
+
+    identity: Identity
+
+    @abstractmethod
+    def rows(self, recordings: Sequence[Recording]) -> Iterator[tuple[Recording, Row]]:
+        """Yield every recording once, with its row, as soon as it is known: in any order.
+
+        What cannot be scored has a row with `error`.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what it holds; rows that are not yet done are lost."""
+
+    def __enter__(self) -> Scorer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class InProcess(Scorer):
+    """Scores in this process, in the order of the recordings. A crash of a native library ends the process."""
+
+    def __init__(self, setup: Setup | None = None, batch_size: int = 8) -> None:
+        setup = setup or Setup()
+        self._runtime = setup.load()
+        self._batch_size = batch_size
+        self.identity = Identity.of(self._runtime, setup.asr)
+
+    def rows(self, recordings: Sequence[Recording]) -> Iterator[tuple[Recording, Row]]:
+        for scored in score(self._runtime, recordings, self._batch_size):
+            yield scored.recording, score_row(scored)
+
+    def close(self) -> None:
+        self._runtime.close()

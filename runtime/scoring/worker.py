@@ -1,0 +1,40 @@
+"""What runs in a worker: a Runtime of its own, batches in, rows out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from multiprocessing.connection import Connection
+
+from edgeser.runtime.scoring.recordings import score
+from edgeser.runtime.scoring.rows import score_row
+
+READY = "ready"
+
+
+def main(descriptor: int) -> None:
+    """Serve the other end of a pipe until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; who started us ends us
+    # EOFError, BrokenPipeError: the other end is gone, killed perhaps, and nobody waits for rows.
+    with Connection(descriptor) as pipe, contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        _serve(pipe)
+    os._exit(0)  # nothing to put away, and no library's threads to wait for
+
+
+def _serve(pipe: Connection) -> None:
+    try:
+        with pipe.recv().load() as runtime:
+            pipe.send(READY)
+            while True:
+                batch = pipe.recv()
+                pipe.send([score_row(scored) for scored in score(runtime, batch, len(batch))])
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        raise
+    except Exception as error:
+        pipe.send(error_text(error))
+
+
+def error_text(error: Exception) -> str:
+    """Return an error as one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

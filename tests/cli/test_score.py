@@ -1,0 +1,206 @@
+"""`edgeser score` as a process that is killed, stopped and started again."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeser.cli.main import main
+from edgeser.runtime.scoring import journal_path
+
+COUNT = 40
+FAST = ("--engine", "onnxruntime", "--asr", "none", "--batch-size", "2")
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "edgeser.cli.main", "score", *map(str, arguments), *FAST]
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, timeout=300)
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def kept(out: Path) -> dict[str, Mapping[str, Any]]:
+    """Rows in the journal of an output file, by id; a last line that is not whole is none."""
+    journal = journal_path(out)
+    whole = journal.read_bytes().rpartition(b"\n")[0].splitlines()[1:] if journal.exists() else []
+    return {row["id"]: row for row in (json.loads(line)["row"] for line in whole)}
+
+
+@pytest.fixture(scope="module")
+def snippets(clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A corpus of 40 stretches of 0.4 s."""
+    file = tmp_path_factory.mktemp("snippets") / "manifest.csv"
+    with file.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["id", "audio", "emotion", "start_s", "end_s"])
+        for part in range(COUNT // 4):
+            for clip in clips[:4]:
+                start = 0.6 + 0.15 * part
+                writer.writerow([f"{clip.stem}-{part}", clip, "sad", start, start + 0.4])
+    return f"manifest:{file}"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(snippets: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]], str]:
+    """The rows of a run that nothing happened to, and its stderr's last line but the bar."""
+    out = tmp_path_factory.mktemp("whole") / "scores.jsonl"
+    done = run("--corpus", snippets, "-o", out)
+    assert done.returncode == 0, done.stderr
+    return lines(out), done.stderr[done.stderr.index("WA ") :]
+
+
+def stop_after(rows: int, number: signal.Signals, out: Path, *arguments: object) -> tuple[int, str]:
+    """Start a run, send it a signal once so many rows are in its journal, and return its status and stderr."""
+    process = subprocess.Popen(command(*arguments, "-o", out), stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 240
+    while len(kept(out)) < rows:
+        assert process.poll() is None, f"ended before {rows} rows"
+        assert time.monotonic() < until
+        time.sleep(0.002)
+    children = children_of(process.pid)
+    process.send_signal(number)
+    error = process.communicate(timeout=120)[1]
+    while any(Path(f"/proc/{child}").exists() for child in children):  # nobody left at work
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    return process.returncode, error
+
+
+def children_of(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def assert_same(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> None:
+    """Compare rows but for their time; the batch that a recording is in moves the last digits."""
+    assert [row["id"] for row in rows] == [row["id"] for row in others]
+    for row, other in zip(rows, others, strict=True):
+        assert {k: v for k, v in row.items() if k.startswith("p_")} == pytest.approx(
+            {k: v for k, v in other.items() if k.startswith("p_")}, abs=1e-4
+        )
+        exact = {"path", "emotion", "label", "transcript", "start_s", "end_s", "engine"}
+        assert {k: row[k] for k in exact} == {k: other[k] for k in exact}
+
+
+@pytest.mark.parametrize(("workers", "signals"), [(0, ("SIGKILL", "SIGTERM")), (2, ("SIGTERM", "SIGKILL"))])
+def test_a_run_that_is_stopped_anywhere_goes_on_without_loss_or_repetition(
+    workers: int,
+    signals: tuple[str, str],
+    snippets: str,
+    uninterrupted: tuple[list[dict[str, Any]], str],
+    tmp_path: Path,
+) -> None:
+    """Stopped twice, then finished in one process, whatever it was begun with."""
+    out = tmp_path / "scores.jsonl"
+    before: dict[str, Mapping[str, Any]] = {}
+    for name, stop in zip(signals, sorted(random.sample(range(1, COUNT - 12), 2)), strict=True):
+        more = ["--workers", str(workers)] if workers else []
+        status, error = stop_after(stop, signal.Signals[name], out, "--corpus", snippets, *more)
+        assert status == (-signal.SIGKILL if name == "SIGKILL" else 143), error
+        now = kept(out)
+        assert before.items() <= now.items()
+        assert stop <= len(now) < COUNT
+        before = now
+        assert [path.name for path in tmp_path.iterdir()] == [".scores.jsonl.journal"]
+        if name == "SIGTERM":
+            said = f"edgeser score: stopped by SIGTERM: what is done is in {journal_path(out)}; run the same command"
+            assert said in error
+            assert "Traceback" not in error
+    done = run("--corpus", snippets, "-o", out)
+    assert done.returncode == 0, done.stderr
+    rows = lines(out)
+    assert_same(rows, uninterrupted[0])
+    # With the milliseconds of the first time: what was in the journal was not scored again.
+    assert {row["id"]: row for row in rows if row["id"] in before} == before
+    assert done.stderr.endswith(uninterrupted[1]), "accuracies count the rows of all runs"
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+def test_an_unfinished_run_of_something_else_is_refused(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "scores.csv"
+    header = {"journal": 1, "edgeser": "0.0.1", "bundle": "00", "engine": "openvino", "asr": "none"}
+    journal_path(out).write_text(json.dumps(header) + "\n")
+    again = ["score", str(clip), "-o", str(out), *FAST]
+    assert main(again) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"edgeser: {journal_path(out)}: was begun with edgeser 0.0.1, not ")
+    assert "engine openvino, not onnxruntime" in error
+    assert "--restart" in error
+    assert main([*again, "--restart"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+def test_unreadable_files_are_listed_and_skipped(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "broken.wav").write_text("no audio")
+    done = run(tmp_path / "in", clip, "-o", tmp_path / "scores.csv")
+    assert done.returncode == 0, done.stderr
+    assert f"skipped broken.wav: {tmp_path}/in/broken.wav: not readable as audio" in done.stderr
+    with (tmp_path / "scores.csv").open(encoding="utf-8", newline="") as file:
+        assert [(row["id"], bool(row["error"])) for row in csv.DictReader(file)] == [
+            ("broken.wav", True),
+            (clip.name, False),
+        ]
+    assert main(["score", str(tmp_path / "in"), *FAST]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "edgeser: score: none of 1 recordings could be read"
+
+
+def test_names_that_are_not_utf8_are_spelled_out(clip: Path, tmp_path: Path) -> None:
+    strange = tmp_path / os.fsdecode(b"\xff.flac")
+    strange.write_bytes(clip.read_bytes())
+    done = run(strange, clip)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["id"] for row in rows] == [strange.name, clip.name]
+    assert rows[0]["error"] == f"{strange}: its name is not UTF-8, which cannot be opened: rename it"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_stdout_is_one_line(clip: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command(clip), stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last == "edgeser: stdout: cannot be written (No space left on device): with -o a run can go on later"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--restart"], "--restart: got it without -o"),
+        (["-o", "scores.xlsx"], "expected .jsonl or .csv or .parquet"),
+        (["-o", "gone/scores.csv"], "its folder does not exist: create gone first"),
+    ],
+)
+def test_bad_usage_is_one_line(
+    clip: Path,
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["score", str(clip), *arguments, *FAST]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
