@@ -21,8 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeser.cli.options import add_json_option, load_runtime, positive, print_json
-from edgeser.runtime.asr import RECOGNISERS
+from edgeser.cli.options import add_asr_options, add_json_option, load_runtime, positive, print_json
 from edgeser.runtime.audio import SAMPLE_RATE
 from edgeser.runtime.engines import ENGINES
 from edgeser.runtime.golden import GoldenVectors
@@ -35,7 +34,7 @@ from edgeser.runtime.timing import Latency, peak_memory_mb, side_by_side
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", nargs="?", type=Path, help="a .edgeser file or folder; the default bundle")
     parser.add_argument("--engine", default="auto", choices=["auto", *ENGINES])
-    parser.add_argument("--asr", default="none", choices=list(RECOGNISERS), help="in the whole path (none)")
+    add_asr_options(parser, "none")
     parser.add_argument(
         "--audio", type=Path, help="utterance for the whole path; 3.7 s of noise (content changes no time)"
     )

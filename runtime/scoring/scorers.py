@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from edgeser.runtime.asr import RECOGNISERS
 from edgeser.runtime.recognizer import Runtime
 from edgeser.runtime.scoring.recordings import Recording, score
 from edgeser.runtime.scoring.rows import Row, score_row
@@ -24,11 +25,17 @@ class Setup:
     asr: str = "auto"
     threads: int = 1
     self_test: bool = True
+    isolate_asr: bool = False
 
     def load(self) -> Runtime:
         """Load it; see `Runtime.load` for the errors."""
         return Runtime.load(
-            self.bundle, engine=self.engine, asr=self.asr, threads=self.threads, self_test=self.self_test
+            self.bundle,
+            engine=self.engine,
+            asr=self.asr,
+            threads=self.threads,
+            self_test=self.self_test,
+            isolate_asr=self.isolate_asr,
         )
 
 
@@ -51,7 +58,7 @@ class Identity:
     @classmethod
     def of(cls, runtime: Runtime, asr: str = "auto") -> Identity:
         """Return a Runtime's identity; `asr` is what it was asked for."""
-        name = runtime.asr.name if asr == "auto" else asr
+        name = runtime.asr.name if asr == "auto" and runtime.asr.name in RECOGNISERS else asr
         return cls(runtime.bundle.sha256, runtime.engine.name, name, runtime.labels)
 
     def header(self) -> dict[str, Any]:
