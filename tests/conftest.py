@@ -119,7 +119,10 @@ def fresh(wide_corpus: str) -> Callable[..., TrainedModel]:
 def exported(
     fresh: Callable[..., TrainedModel], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., tuple[Bundle, list[ParityReport]]]:
-    """Export a fresh compact model, each once: `(modalities, sparse=True)`. Read the bundle, do not change it."""
+    """Export a fresh compact model, each once: `(modalities, sparse=True)`. Read the bundle, do not change it.
+
+    Without sparsity it has no layers of feature extraction: their attention is dense in the sparse model already.
+    """
     from edgeser.export_tools.export import ExportOptions, export
 
     made: dict[tuple[tuple[str, ...], bool], tuple[Bundle, list[ParityReport]]] = {}
@@ -129,7 +132,7 @@ def exported(
     ) -> tuple[Bundle, list[ParityReport]]:
         if (modalities, sparse) not in made:
             out = tmp_path_factory.mktemp("exported") / "m.edgeser"
-            trained = fresh("compact", modalities, sparse=sparse)
+            trained = fresh("compact", modalities, **({} if sparse else {"sparse": False, "layers": (0, 1, 1)}))
             made[modalities, sparse] = export(trained, ExportOptions(out, "m", utterances=32))
         return made[modalities, sparse]
 

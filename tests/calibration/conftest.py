@@ -197,11 +197,11 @@ class Cnn(nn.Module):
 
 
 class Lstm(nn.Module):
-    """A convolution, a bidirectional LSTM on one row for four (PyTorch exports an LSTM row by row), the mean."""
+    """A convolution, a bidirectional LSTM on one row for eight (PyTorch exports an LSTM row by row), the mean."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.front = nn.Conv1d(40, 64, 5, stride=4, padding=2)
+        self.front = nn.Conv1d(40, 64, 9, stride=8, padding=4)
         self.lstm = nn.LSTM(64, 64, batch_first=True, bidirectional=True)
         self.hidden = nn.Linear(128, 64)
         self.classifier = nn.Linear(64, 4)

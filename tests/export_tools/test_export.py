@@ -194,7 +194,7 @@ def test_a_model_on_encoder_rows_exports_with_its_relevance(modalities: tuple[st
     specs = {"audio": InputSpec(460, 32, "onnx-encoder"), "text": InputSpec(20, 16, "onnx-encoder")}
     inputs = {name: specs[name] for name in modalities}
     torch.manual_seed(0)
-    model = build_model("ks-transformer", "compact", inputs, 4).eval()
+    model = build_model("ks-transformer", "compact", inputs, 4, layers=(0, 1, 1)).eval()
     example = {name: torch.randn(3, spec.length, spec.dim) for name, spec in inputs.items()}
     lengths = {f"{name}_length": torch.tensor([spec.length, 3, 0]) for name, spec in inputs.items()}
     model.prepare([{**example, **lengths}])

@@ -21,8 +21,7 @@ from edgeser.export_tools import lowering
 from edgeser.export_tools.encoders.bert import BertEncoder
 from edgeser.export_tools.encoders.export import example_inputs, lower_encoder
 from edgeser.export_tools.encoders.layers import LayerChoice
-from edgeser.export_tools.lowering import IR_VERSION, OPSET, Lowerings, finish, lower, name_weights, quiet, simplify
-from edgeser.models import InputSpec, build_model
+from edgeser.export_tools.lowering import IR_VERSION, OPSET, Lowerings, finish, name_weights, quiet, simplify
 from edgeser.runtime.engines import open_engine
 
 Count = Callable[[onnx.ModelProto], Counter[str]]
@@ -110,10 +109,12 @@ def perceptron() -> tuple[Perceptron, bytes]:
 
 
 @pytest.fixture(scope="module")
-def lowered() -> tuple[nn.Module, Lowerings]:
-    torch.manual_seed(0)
-    model = build_model("ks-transformer", "compact", {"text": InputSpec(20, 50, "word-vectors")}, 4).eval()
-    return model, lower(model)
+def lowered(fresh: Callable[..., Any], exported: Callable[..., Any]) -> tuple[nn.Module, Lowerings]:
+    """A model on words alone, and its graphs as a bundle has them."""
+    bundle, _ = exported(("text",))
+    return fresh("compact", ("text",)).model, Lowerings(
+        *(onnx.load_from_string(bundle.graph(name)) for name in ("portable", "plugin"))
+    )
 
 
 def test_transposed_weights_get_the_names_of_their_parameters(perceptron: tuple[Perceptron, bytes]) -> None:

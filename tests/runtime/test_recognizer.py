@@ -312,4 +312,4 @@ def test_unknown_names_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pocketsphinx", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'edgeser\[asr\]'"):
         Runtime.load(asr="pocketsphinx")
-    assert Runtime.load(asr="auto").asr.name == "none"
+    assert Runtime.load(engine="onnxruntime", asr="auto").asr.name == "none"
