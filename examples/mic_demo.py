@@ -21,8 +21,9 @@ from rich.panel import Panel
 from rich.text import Text
 
 import edgeser
-from edgeser.runtime.results import Result, result_row
+from edgeser.runtime.results import Result
 from edgeser.runtime.sources import FileSource, Microphone, Recorded, Source
+from edgeser.runtime.streams import event_row
 
 COLOURS = {"angry": "red", "happy": "yellow", "neutral": "white", "sad": "blue"}
 QUIETEST_DBFS = -70.0
@@ -78,17 +79,11 @@ class View:
         )
 
 
-def row(event: edgeser.Event) -> str:
-    """Return an Event as a line of JSON."""
-    place = {"utterance": event.utterance, "start_s": event.start_s, "end_s": event.end_s, "time_s": event.time_s}
-    return json.dumps({**place, **result_row(event.result), "words_from": event.words.value}, ensure_ascii=False)
-
-
 def keep(journal: TextIO | None, event: edgeser.Event, console: Console) -> TextIO | None:
     """Write an Event into the session's journal; a full disk ends the journal, not the demo."""
     try:
         if journal is not None:
-            print(row(event), file=journal, flush=True)
+            print(json.dumps(event_row(event), ensure_ascii=False), file=journal, flush=True)
     except OSError as error:
         console.print(f"[red]the Events are not kept any more: {error}[/]")
         return None
@@ -107,7 +102,7 @@ def main() -> int:
     args = parser.parse_args()
     console = Console()
     try:
-        source: Source = FileSource(args.wav, real_time=True) if args.wav else Microphone(_device(args.device))
+        source: Source = FileSource(args.wav, real_time=True) if args.wav else Microphone(args.device)
         journal = None
         if args.record:
             args.record.mkdir(parents=True, exist_ok=False)
@@ -138,10 +133,6 @@ def main() -> int:
         print(f"mic_demo: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def _device(text: str | None) -> int | str | None:
-    return int(text) if text is not None and text.isdecimal() else text
 
 
 if __name__ == "__main__":

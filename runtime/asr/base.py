@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import ClassVar
 
 import numpy as np
 
@@ -62,7 +61,7 @@ class AsrSession(ABC):
 class Asr(ABC):
     """Opens sessions. Several may be open at once, each in its own thread."""
 
-    name: ClassVar[str]
+    name: str
 
     @abstractmethod
     def start(self) -> AsrSession:

@@ -47,9 +47,8 @@ class IsolatedAsr(Asr):
         AsrError: It does not start.
     """
 
-    name = "isolated"
-
     def __init__(self, opener: str | Callable[[], Asr], hang_s: float = 10.0) -> None:
+        self.name = f"{opener if isinstance(opener, str) else opener.__name__} in a process of its own"
         self._opener = opener
         self._hang_s = hang_s
         self._numbers = itertools.count()

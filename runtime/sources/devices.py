@@ -87,7 +87,8 @@ def choose(audio: Any, wanted: int | str | None) -> InputDevice:
             return _device(audio.get_default_input_device_info())
         except OSError:
             return devices[0]
-    if isinstance(wanted, int):
+    if isinstance(wanted, int) or wanted.isdecimal():
+        wanted = int(wanted)
         found = [device for device in devices if device.index == wanted]
     else:
         part = wanted.casefold()

@@ -36,7 +36,7 @@ class Microphone(Source):
     1 s, and so on up to every 8 s: the same device, or the default one if none was named.
 
     Args:
-        device: A number, or a part of the name in any case (see `input_devices`); None: the system's default.
+        device: A number (`3`, `"3"`), or a part of the name in any case (see `input_devices`); None: the default one.
         rate: Hz to open the device at; None: 16 kHz, or where it is not offered the device's own.
         chunk_ms: Milliseconds of a block.
 

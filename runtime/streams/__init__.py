@@ -1,6 +1,6 @@
 """From audio that arrives to one Event for each utterance."""
 
-from edgeser.runtime.streams.event import Activity, Event, Words
+from edgeser.runtime.streams.event import Activity, Event, Words, event_row
 from edgeser.runtime.streams.prometheus import MetricsServer, prometheus_text
 from edgeser.runtime.streams.stats import Histogram, StreamStats
 from edgeser.runtime.streams.stream import Stream, StreamOptions
@@ -14,5 +14,6 @@ __all__ = [
     "StreamOptions",
     "StreamStats",
     "Words",
+    "event_row",
     "prometheus_text",
 ]

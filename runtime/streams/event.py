@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
-from edgeser.runtime.results import Result
+from edgeser.runtime.results import Result, result_row
 from edgeser.runtime.segmenting import Ending
 
 
@@ -71,3 +72,20 @@ class Activity:
     level_dbfs: float
     voice: float
     speaking: bool
+
+
+def event_row(event: Event) -> dict[str, Any]:
+    """Return an Event as a flat row of plain values: its own and those of `result_row`."""
+    return {
+        "utterance": event.utterance,
+        "partial": event.partial,
+        "start_s": round(event.start_s, 3),
+        "end_s": round(event.end_s, 3),
+        "ending": None if event.ending is None else event.ending.value,
+        **result_row(event.result),
+        "words_from": event.words.value,
+        "latency_ms": round(event.latency_ms, 1),
+        "dropped": event.dropped,
+        "lost_s": round(event.lost_s, 3),
+        "time_s": round(event.time_s, 3),
+    }

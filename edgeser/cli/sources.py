@@ -1,0 +1,52 @@
+"""Where the audio of a stream comes from: options that `listen` and `serve` share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from edgeser.cli.options import positive
+from edgeser.runtime.errors import InputError
+from edgeser.runtime.sources import FileSource, Microphone, PcmSource, Source
+from edgeser.runtime.streams import StreamOptions, StreamStats
+
+
+def add_stream_options(parser: argparse.ArgumentParser) -> None:
+    """Add the source, and how a stream treats it."""
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--device", help="a microphone's index, or a part of its name")
+    source.add_argument("--wav", type=Path, metavar="FILE", help="a WAV, FLAC or OGG file instead of a microphone")
+    source.add_argument("--pcm", action="store_true", help="raw 16-bit mono samples on standard input")
+    parser.add_argument("--rate", type=positive, default=16_000, help="of --pcm, in Hz (16000)")
+    parser.add_argument("--real-time", action="store_true", help="play --wav as fast as it was spoken")
+    parser.add_argument("--partial", action="store_true", help="also estimates while someone speaks")
+    parser.add_argument("--deadline", type=float, default=3.0, help="seconds that words are waited for, live (3)")
+
+
+def open_source(args: argparse.Namespace) -> Source:
+    """Return the source that the options name, not opened yet.
+
+    Raises:
+        InputError: The options do not go together, or a value is out of range.
+    """
+    if args.real_time and not args.wav:
+        raise InputError("--real-time: got no --wav, expected one: only a file can be played at another speed")
+    if args.wav:
+        return FileSource(args.wav, args.real_time)
+    if args.pcm:
+        return PcmSource(rate=args.rate)
+    return Microphone(args.device)
+
+
+def stream_options(args: argparse.Namespace) -> StreamOptions:
+    """Return the stream's options."""
+    return StreamOptions(partial=args.partial, asr_deadline_s=args.deadline)
+
+
+def report_losses(stats: StreamStats) -> None:
+    """Say on standard error what was lost, if anything."""
+    if stats.dropped or stats.lost_s:
+        print(
+            f"too slow for this audio: {stats.dropped} utterances dropped, {stats.lost_s:.1f} s lost", file=sys.stderr
+        )

@@ -1,0 +1,118 @@
+"""The page in a real browser, fed by the real command."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from edgeser.cli.main import main
+from edgeser.runtime.audio import SAMPLE_RATE, load_audio
+
+webdriver = pytest.importorskip("selenium.webdriver")
+
+BROWSER, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+
+
+@pytest.fixture
+def served(clips: list[Path], tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """`edgeser serve` of two sentences, and the address it printed."""
+    quiet = np.zeros(SAMPLE_RATE, np.float32)
+    wav = tmp_path / "talk.wav"
+    soundfile.write(wav, np.concatenate([load_audio(clips[2]), quiet, load_audio(clips[3]), quiet]), SAMPLE_RATE)
+    command = [sys.executable, "-m", "edgeser.cli.main", "serve", "--port", "0", "--wav", str(wav)]
+    command += ["--asr", "pocketsphinx", "--engine", "onnxruntime"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.search(r"http://\S+", line)
+    assert found, (line, process.stderr and process.stderr.read())
+    yield found.group(), process
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    if not (BROWSER and DRIVER):
+        pytest.skip("needs chromium and chromedriver (apt install chromium chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=900,900"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def test_page_shows_what_was_said(
+    served: tuple[str, subprocess.Popen[str]], browser: Any, pytestconfig: pytest.Config
+) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    url, process = served
+    browser.get(url)
+    WebDriverWait(browser, 40).until(lambda page: page.find_element(By.ID, "state").text == "ended")
+    lines = [line.text for line in browser.find_elements(By.CSS_SELECTOR, "#transcript li")]
+    assert len(lines) == 2
+    assert "angry" in lines[0]
+    assert "door" in lines[0]
+    assert "sad" in lines[1]
+    blocks = browser.find_elements(By.CSS_SELECTOR, "#timeline div")
+    assert [block.get_attribute("title").split()[1] for block in blocks] == ["sad", "angry"]
+    assert blocks[0].location["x"] < blocks[1].location["x"]
+    assert all(block.size["height"] > 10 for block in blocks)
+    assert browser.find_elements(By.CSS_SELECTOR, "#transcript mark")
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#bars .bar")) == 4
+
+    browser.refresh()  # nothing is lost
+    WebDriverWait(browser, 10).until(lambda page: len(page.find_elements(By.CSS_SELECTOR, "#transcript li")) == 2)
+
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
+    wrong = [entry for entry in browser.get_log("browser") if "favicon" not in entry["message"]]
+    assert not wrong
+
+
+def test_markup_in_words_stays_text(browser: Any) -> None:
+    """What was said, or a bundle's name, cannot become a script."""
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    from edgeser.runtime.streams import Activity
+    from edgeser.web import WebView
+
+    evil = "<img src=x onerror=\"document.title='owned'\">"
+    view = WebView((evil, "sad"), evil, lambda: Activity(-20.0, 0.0, False), port=0)
+    try:
+        browser.get(view.url)
+        WebDriverWait(browser, 10).until(lambda page: page.find_element(By.ID, "title").text == evil)
+        assert browser.title == "EdgeSER"
+        assert not browser.find_elements(By.TAG_NAME, "img")
+    finally:
+        view.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--wav", "nothing.wav"], "no such file"), (["--port", "70000", "--wav", "CLIP"], "choose another --port")],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str], message: str, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(clip) if argument == "CLIP" else argument for argument in arguments]
+    assert main(["serve", *arguments, "--asr", "none", "--engine", "onnxruntime"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
