@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from edgeser.runtime.results import Timings as Timings
     from edgeser.runtime.results import Word as Word
     from edgeser.runtime.streams import Event as Event
+    from edgeser.runtime.streams import IsolatedStream as IsolatedStream
     from edgeser.runtime.streams import Stream as Stream
     from edgeser.runtime.streams import StreamOptions as StreamOptions
 
@@ -46,6 +47,7 @@ _HOMES = {
     "Timings": "results",
     "Word": "results",
     "Event": "streams",
+    "IsolatedStream": "streams",
     "Stream": "streams",
     "StreamOptions": "streams",
     "AsrError": "errors",

@@ -7,18 +7,16 @@ Each tick of 20 ms reads 20 ms of audio, pushes them without waiting, and moves 
 to the last Event's emotion. The same loop runs first without EdgeSER, then with it, and a table compares the two:
 jitter is how much later than planned a tick began, missed are ticks whose work ended after the next should begin.
 
-Two things help where the processor is busy. The loop's thread asks Linux for real-time priority, which needs root or an
-`rtprio` limit, and goes on without. And the recogniser of words runs in a process of its own: all threads of a Python
-process share one interpreter, and PocketSphinx holds it for as long as it decodes. `--priority 0` and `--asr-inside`
-show what each is worth. Neither is a guarantee: a thread of the stream that Linux puts aside while it holds the
-interpreter makes the loop wait. On two cores with three times as much to do, at real-time priority, the loop alone
-missed at most one tick in a run, and with inference 0.2 to 20 % of them. `--switch-interval-ms 0.5` was no better.
-A loop that may never be late belongs in a process, or on a controller, of its own.
+All threads of a Python process share one interpreter, so the Runtime runs in a process of its own, an
+`edgeser.IsolatedStream`: the loop only passes samples on and fetches Events. `--inside` runs it in the loop's process,
+to see what that is worth. The loop's thread asks Linux for real-time priority, which needs root or an `rtprio` limit;
+without it the loop goes on. `--priority 0` does not ask.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import os
 import sys
@@ -31,7 +29,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeser import EdgeSerError, Event, InputError, Runtime
+from edgeser import EdgeSerError, Event, InputError, IsolatedStream, Runtime, Stream
 from edgeser.runtime.audio import SAMPLE_RATE, Samples, load_audio
 
 TICK_S = 0.020
@@ -64,7 +62,7 @@ class Robot:
         self.heard: list[str] = []
 
     def react(self, event: Event) -> None:
-        """Take an Event; it comes in a thread of the stream, so it only sets a number."""
+        """Follow an Event."""
         self.heard.append(event.label)
         self._target_degrees = HEAD_DEGREES.get(event.label, 0.0)
 
@@ -78,7 +76,7 @@ class Robot:
         self.head_degrees += (self._target_degrees - self.head_degrees) * TICK_S / (HEAD_TIME_S + TICK_S)
 
 
-def control_loop(robot: Robot, seconds: float, push: Callable[[Samples], None]) -> Timing:
+def control_loop(robot: Robot, seconds: float, listen: Callable[[Samples], Event | None]) -> Timing:
     """Run the loop by absolute deadlines: a late tick does not move the later ones."""
     ears, late_ms, missed = robot.ears(), [], 0
     start = time.perf_counter() + TICK_S
@@ -86,7 +84,9 @@ def control_loop(robot: Robot, seconds: float, push: Callable[[Samples], None]) 
         due = start + tick * TICK_S
         time.sleep(max(0.0, due - time.perf_counter()))
         late_ms.append((time.perf_counter() - due) * 1e3)
-        push(next(ears))
+        event = listen(next(ears))
+        if event is not None:
+            robot.react(event)
         robot.move()
         missed += time.perf_counter() > due + TICK_S
     return Timing(np.array(late_ms), missed)
@@ -101,6 +101,18 @@ def ask_for_priority(priority: int) -> str:
     except (OSError, AttributeError) as error:  # AttributeError: not Linux
         return f"normal priority, real-time refused: {error}"
     return f"real-time priority {priority}"
+
+
+@contextlib.contextmanager
+def open_stream(args: argparse.Namespace) -> Iterator[Stream | IsolatedStream]:
+    """Open the stream, in this process or in one of its own."""
+    settings = {"asr": args.asr, "threads": args.threads}
+    if not args.inside:
+        with IsolatedStream(bundle=args.bundle, **settings) as stream:
+            yield stream
+        return
+    with Runtime.load(args.bundle, **settings) as runtime, runtime.open_stream() as inside:
+        yield inside
 
 
 def recording(wav: Path) -> Samples:
@@ -119,25 +131,27 @@ def main() -> int:
     parser.add_argument("--bundle", help="a .edgeser file; the default bundle")
     parser.add_argument("--threads", type=int, default=1, help="of the engine (1)")
     parser.add_argument("--asr", default="auto", help="who hears the words; none for the voice alone")
-    parser.add_argument("--asr-inside", action="store_true", help="in this process, to see what it costs")
+    parser.add_argument("--inside", action="store_true", help="the Runtime in this process, to see what it costs")
     parser.add_argument(
         "--priority", type=int, default=10, help="of the loop's thread, 1 to 99 (10); 0 for a normal one"
     )
-    parser.add_argument(
-        "--switch-interval-ms", type=float, default=5.0, help="sys.setswitchinterval; Python's own is 5"
-    )
     args = parser.parse_args()
-    sys.setswitchinterval(args.switch_interval_ms / 1e3)
     try:
         audio = recording(args.wav)
-        with Runtime.load(args.bundle, asr=args.asr, threads=args.threads, isolate_asr=not args.asr_inside) as runtime:
+        with open_stream(args) as stream:
             priority = ask_for_priority(args.priority)
             alone = control_loop(Robot(audio), args.seconds, lambda chunk: None)
             robot = Robot(audio)
-            with runtime.open_stream(on_event=robot.react) as stream:
-                listening = control_loop(robot, args.seconds, stream.push)
-                stream.flush(timeout_s=10.0)
-                stats = stream.stats
+
+            def listen(chunk: Samples) -> Event | None:
+                stream.push(chunk)
+                return stream.next_event(0.0)
+
+            listening = control_loop(robot, args.seconds, listen)
+            stream.flush(timeout_s=10.0)
+            while (event := stream.next_event(0.0)) is not None:
+                robot.react(event)
+            stats = stream.stats
     except EdgeSerError as error:
         print(error, file=sys.stderr)
         return 1

@@ -5,28 +5,23 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import os
 import pickle
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 
 from edgeser.runtime.asr.base import Asr, AsrSession, RecognizedWord, session_over
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
+from edgeser.runtime.child import Child, raised
 from edgeser.runtime.errors import AsrError, InputError
 
 log = logging.getLogger(__name__)
 
 _PIECE = SAMPLE_RATE  # samples, 64 kB
 _OPEN_S = 120.0  # a large model on a slow card
-_END_S = 2.0  # for the kernel to report why a process ended
 _DELAYS_S = (1.0, 30.0)  # between two restarts, the first and the longest
 
 
@@ -56,7 +51,7 @@ class IsolatedAsr(Asr):
         self._failures = 0  # since an utterance was finished
         self._retry_at = 0.0
         self._closed = False
-        self._child: _Child | None = _Child(opener)
+        self._child: _Recogniser | None = _Recogniser(opener)
 
     def start(self) -> AsrSession:
         child = self._running()
@@ -74,7 +69,7 @@ class IsolatedAsr(Asr):
         """Note that an utterance was finished: the recogniser works."""
         self._failures = 0
 
-    def _running(self) -> _Child:
+    def _running(self) -> _Recogniser:
         """Return the child, started again where it has ended."""
         with self._turn:
             if self._closed:
@@ -88,7 +83,7 @@ class IsolatedAsr(Asr):
             if wait_s > 0:
                 raise AsrError(f"asr: the recogniser's process keeps failing, it is started again in {wait_s:.1f} s")
             try:
-                self._child = _Child(self._opener)
+                self._child = _Recogniser(self._opener)
             except BaseException as error:
                 self._failed(str(error))
                 raise
@@ -104,22 +99,25 @@ class IsolatedAsr(Asr):
         log.warning("the recogniser's process is gone (%s), the next one is started after %.0f s", reason, delay_s)
 
 
-class _Child:
+class _Recogniser:
     """A process with an open recogniser. `ended` says why it ended, and is `None` while it runs."""
 
     def __init__(self, opener: str | Callable[[], Asr]) -> None:
-        self.ended: str | None = None
         self._turn = threading.Lock()
         try:
             pickle.dumps(opener)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise InputError(f"asr: got an opener that another process cannot import ({error}): name it") from error
-        self._process, self._connection, self._lifeline = _spawn()
+        self._child = Child("edgeser.runtime.asr.isolated_child")
         try:
             self._ask(opener, _OPEN_S)
         except BaseException:
             self.end("it did not start")
             raise
+
+    @property
+    def ended(self) -> str | None:
+        return self._child.ended
 
     def call(self, verb: str, number: int, timeout_s: float, *arguments: Any) -> Any:
         """Have the child do something in a session, and return its answer.
@@ -132,50 +130,36 @@ class _Child:
 
     def runs(self) -> bool:
         """Whether the process is there; it may have ended between two calls."""
-        if self.ended is None and self._process.poll() is not None:
-            self.end(self._cause())
-        return self.ended is None
+        return self._child.runs()
 
     def end(self, reason: str) -> None:
         """Kill the process. Not a clean end: a recogniser has nothing to save."""
-        self.ended = self.ended or reason
-        self._process.kill()
-        self._process.wait()
-        self._lifeline.close()
+        self._child.end(reason)
 
     def _ask(self, message: Any, timeout_s: float) -> Any:
         if self.ended is not None:
             raise self._gone()
+        connection = self._child.connection
         try:
-            self._connection.send(message)
-            if not self._connection.poll(timeout_s):
+            connection.send(message)
+            if not connection.poll(timeout_s):
                 self.end(f"it took more than {timeout_s:g} s")
                 raise self._gone()
-            failure, value = self._connection.recv()
+            failure, value = connection.recv()
         except (EOFError, OSError) as error:
             if self.ended is None:
-                self.end(self._cause())
+                self.end(self._child.cause())
             raise self._gone() from error
         if failure is not None:
-            kind, text, attributes = failure
-            failed = kind.__new__(kind, text)
-            vars(failed).update(attributes)
-            raise failed
+            raise raised(failure)
         return value
 
     def _gone(self) -> AsrError:
         return AsrError(f"asr: the recogniser's process is gone: {self.ended}")
 
-    def _cause(self) -> str:
-        try:
-            status = self._process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            return "it closed its connection"
-        return f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-
 
 class _IsolatedSession(AsrSession):
-    def __init__(self, asr: IsolatedAsr, child: _Child, number: int, hang_s: float) -> None:
+    def __init__(self, asr: IsolatedAsr, child: _Recogniser, number: int, hang_s: float) -> None:
         self._asr = asr
         self._child = child
         self._number = number
@@ -206,28 +190,3 @@ class _IsolatedSession(AsrSession):
             raise session_over()
         self._over = verb in ("finish", "cancel")
         return self._child.call(verb, self._number, self._hang_s, *arguments)
-
-
-def _spawn() -> tuple[subprocess.Popen[bytes], Connection, Any]:
-    """Start the child; not with `multiprocessing`, which would run an unguarded main program a second time."""
-    import multiprocessing
-
-    ours, theirs = multiprocessing.Pipe()
-    lifeline, held = os.pipe()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "edgeser.runtime.asr.isolated_child", str(theirs.fileno()), str(lifeline)],
-            pass_fds=(theirs.fileno(), lifeline),
-            stdin=subprocess.DEVNULL,
-            env=environment,
-            start_new_session=True,
-        )
-    except BaseException:
-        os.close(held)
-        ours.close()
-        raise
-    finally:
-        theirs.close()
-        os.close(lifeline)
-    return process, ours, os.fdopen(held, "wb", buffering=0)

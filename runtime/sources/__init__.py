@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgeser.runtime.sources.base import Source
-from edgeser.runtime.sources.conversion import Converter
+from edgeser.runtime.sources.conversion import Converter, Intake
 from edgeser.runtime.sources.devices import InputDevice, input_devices
 from edgeser.runtime.sources.file import FileSource
 from edgeser.runtime.sources.microphone import Microphone
@@ -14,6 +14,7 @@ __all__ = [
     "Converter",
     "FileSource",
     "InputDevice",
+    "Intake",
     "Microphone",
     "PcmSource",
     "Recorded",

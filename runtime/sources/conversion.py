@@ -70,6 +70,31 @@ class Converter:
         return soxr.ResampleStream(self.rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
 
 
+class Intake:
+    """Converts chunks whose rate may change on the way; each stretch of one rate is a recording of its own."""
+
+    def __init__(self) -> None:
+        self._converter: Converter | None = None
+
+    def __call__(self, chunk: NDArray[np.generic], rate: float) -> Samples:
+        """Convert a chunk, see `Converter`; where the rate changes, the rest of what came before goes first.
+
+        Raises:
+            InputError: The chunk or the rate is not usable; the next chunk continues the audio before.
+        """
+        if self._converter is not None and self._converter.rate == rate:
+            return self._converter(chunk)
+        following = Converter(rate)
+        samples = following(chunk)
+        rest = self.flush()
+        self._converter = following
+        return np.concatenate([rest, samples]) if rest.size else samples
+
+    def flush(self) -> Samples:
+        """Return what resampling still held back."""
+        return nothing() if self._converter is None else self._converter.flush()
+
+
 def _mono(samples: NDArray[np.generic]) -> Samples:
     floats = to_float(samples)
     if floats.ndim == 2 and floats.shape[0] < floats.shape[1] <= MAX_CHANNELS:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,12 +17,13 @@ from edgeser.runtime.asr import NoAsr, RecognizedWord
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.errors import EdgeSerError, EngineError, InputError
 from edgeser.runtime.segmenting import Ending, Segment, Segmenter, SegmentOptions
-from edgeser.runtime.sources import Converter, Source
+from edgeser.runtime.sources import Source
+from edgeser.runtime.streams.base import POLL_S, EventStream
 from edgeser.runtime.streams.event import Activity, Event, Words
 from edgeser.runtime.streams.hearing import Hearing, Listener
 from edgeser.runtime.streams.mailbox import Mailbox
 from edgeser.runtime.streams.ring import Mark, RingBuffer
-from edgeser.runtime.streams.stats import Meter, StreamStats
+from edgeser.runtime.streams.stats import StreamStats
 from edgeser.runtime.vad import VAD_FRAME, SileroVad, VoiceDetector
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_POLL_S = 0.1  # how soon an idle stage notices that the stream closes
 _CLOSE_S = 0.8  # what close() waits for all threads together
 _ASR_CHUNK = SAMPLE_RATE // 10
 _MAX_FAILURES = 3  # in a row; then the model will not recover by itself
@@ -90,7 +88,7 @@ class _Utterance:
     patient: bool
 
 
-class Stream:
+class Stream(EventStream):
     """Turns audio that is pushed, or captured from a source, into Events.
 
     Made by `Runtime.open_stream`. One thread pushes; Events come to `on_event` in a thread of the stream, or by
@@ -110,23 +108,16 @@ class Stream:
         on_event: Callable[[Event], None] | None = None,
         vad: VoiceDetector | None = None,
     ) -> None:
+        super().__init__(on_event, options.max_events)
         self.options = options
-        self.error: EdgeSerError | None = None
         self._runtime = runtime
-        self._on_event = on_event
         self._vad = vad or SileroVad()
         self._segmenter = Segmenter(options.segment)
         self._activity = Activity(-100.0, 0.0, False)
-        self._meter = Meter()
         self._ring = RingBuffer(round(options.buffer_s * SAMPLE_RATE))
         self._answers: Mailbox[_Utterance | Mark] = Mailbox(options.max_utterances)
-        self._events: Mailbox[Event | Mark] = Mailbox(options.max_events)
-        self._converter: Converter | None = None
         self._source: Source | None = None
         self._patient = False
-        self._stopping = threading.Event()
-        self._finished = threading.Event()
-        self._busy: dict[str, float] = {}
         self._hearing: Hearing | None = None
         self._number = 0
         self._rolled = 0
@@ -153,11 +144,12 @@ class Stream:
             EngineError: The stream has ended with this error.
         """
         self._check_open()
-        if self._converter is None or self._converter.rate != rate:
-            if self._converter is not None:
-                self._write(self._converter.flush(), wait)
-            self._converter = Converter(rate)
-        self._write(self._converter(chunk), wait)
+        self._write(self._intake(chunk, rate), wait)
+
+    def gap(self) -> None:
+        self._check_open()
+        self._write(self._intake.flush(), self._patient)
+        self._ring.mark(Mark("gap"))
 
     def capture(self, source: Source) -> None:
         """Read a source to its end, in a thread of the stream.
@@ -173,62 +165,15 @@ class Stream:
         self._threads.append(self._started(self._capture))
 
     def flush(self, timeout_s: float | None = None) -> bool:
-        """End the current utterance and wait until all that was pushed is answered.
-
-        Returns:
-            Whether it was in time. With `on_event`, all Events were delivered then.
-        """
         self._check_open()
-        if self._converter is not None:
-            self._write(self._converter.flush(), self._patient)
+        self._write(self._intake.flush(), self._patient)
         mark = Mark("flush")
         self._ring.mark(mark)
-        limit = None if timeout_s is None else time.monotonic() + timeout_s
-        while not mark.reached.wait(_POLL_S):
-            if self._stopping.is_set() or (limit is not None and time.monotonic() > limit):
-                break
-        if self.error is not None:
-            raise self.error
-        return mark.reached.is_set()
+        return self._waited(mark, timeout_s)
 
     def end(self) -> None:
-        """Say that no more audio comes; iterating ends after the last Event."""
-        if self._converter is not None:
-            self._write(self._converter.flush(), self._patient)
+        self._write(self._intake.flush(), self._patient)
         self._ring.mark(Mark("end"))
-
-    def next_event(self, timeout_s: float) -> Event | None:
-        """Return the next Event, `None` when none came in time or the stream has ended.
-
-        Raises:
-            EngineError: The stream has ended with this error.
-        """
-        if self._on_event is not None:
-            raise InputError("stream: got on_event and a fetch of Events, expected one of them")
-        item = self._events.get(timeout_s)
-        if isinstance(item, Event):
-            return item
-        if isinstance(item, Mark):
-            self._finished.set()
-        elif self.error is not None:
-            raise self.error
-        return None
-
-    def __iter__(self) -> Iterator[Event]:
-        while not self._finished.is_set():
-            event = self.next_event(_POLL_S)
-            if event is not None:
-                yield event
-            elif self._stopping.is_set() and not len(self._events):
-                return
-
-    async def __aiter__(self) -> AsyncIterator[Event]:
-        while not self._finished.is_set():
-            event = await asyncio.to_thread(self.next_event, _POLL_S)
-            if event is not None:
-                yield event
-            elif self._stopping.is_set() and not len(self._events):
-                return
 
     @property
     def activity(self) -> Activity:
@@ -266,14 +211,6 @@ class Stream:
         if left:
             log.warning("the stream is closed, %s did not return yet", " and ".join(left))
 
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     # -- capture --------------------------------------------------------------------------------------------------
 
     def _capture(self) -> None:
@@ -282,7 +219,7 @@ class Stream:
         seen = source.interruptions
         try:
             while not self._stopping.is_set():
-                samples = source.read(_POLL_S)
+                samples = source.read(POLL_S)
                 if source.interruptions > seen:
                     seen = source.interruptions
                     self._ring.mark(Mark("gap"))
@@ -304,7 +241,7 @@ class Stream:
     def _hear(self) -> None:
         expected = 0
         while not self._stopping.is_set():
-            position, samples, mark = self._ring.read(VAD_FRAME, _POLL_S)
+            position, samples, mark = self._ring.read(VAD_FRAME, POLL_S)
             if position != expected:
                 self._cut(Ending.GAP, position)
             expected = position + samples.shape[0]
@@ -391,12 +328,9 @@ class Stream:
 
     def _answer(self) -> None:
         while not self._stopping.is_set():
-            item = self._answers.get(_POLL_S)
+            item = self._answers.get(POLL_S)
             if isinstance(item, Mark):
-                if self._on_event is not None or item.kind == "end":
-                    self._events.put(item, droppable=False)
-                else:
-                    item.reached.set()
+                self._emit(item)
             elif item is not None:
                 self._answer_one(item)
 
@@ -434,8 +368,7 @@ class Stream:
         if not event.partial:
             self._meter.measured("latency", latency_ms)
         self._meter.count("partials" if event.partial else "events")
-        if self._events.put(event, wait=utterance.patient) is not None:
-            self._meter.count("missed_events")
+        self._emit(event, wait=utterance.patient)
 
     def _words(self, utterance: _Utterance) -> tuple[Words, tuple[RecognizedWord, ...]]:
         """Return the words of an utterance, waiting for them no longer than the deadline."""
@@ -464,31 +397,12 @@ class Stream:
         if self._failures >= _MAX_FAILURES:
             self._fail(EngineError(f"the stream ended: {_MAX_FAILURES} utterances in a row got no answer: {error}"))
 
-    # -- delivery and watch ---------------------------------------------------------------------------------------
-
-    def _deliver(self) -> None:
-        assert self._on_event is not None
-        while not self._stopping.is_set():
-            item = self._events.get(_POLL_S)
-            if isinstance(item, Mark):
-                item.reached.set()
-                if item.kind == "end":
-                    self._finished.set()
-            elif item is not None:
-                self._busy["callback"] = started = time.monotonic()
-                try:
-                    self._on_event(item)
-                except Exception:  # the user's code; the stream goes on
-                    if self._meter.count("callback_errors") == 1:
-                        log.exception("on_event raised; the stream goes on, and later exceptions are only counted")
-                finally:
-                    self._busy.pop("callback", None)
-                self._meter.measured("callback", (time.monotonic() - started) * 1e3)
+    # -- watch ----------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
         """Notice a stage that hangs: the recogniser is done without, the model and the detector end the stream."""
         told: set[tuple[str, float]] = set()
-        while not self._stopping.wait(min(_POLL_S, self.options.stall_s / 4)):
+        while not self._stopping.wait(min(POLL_S, self.options.stall_s / 4)):
             busy = dict(self._busy)
             since = self._listener.busy_since if self._listener else None
             if since is not None:
@@ -518,14 +432,3 @@ class Stream:
         self._ring.close()
         self._answers.close()
         self._events.close()
-
-    def _check_open(self) -> None:
-        if self.error is not None:
-            raise self.error
-        if self._stopping.is_set():
-            raise InputError("stream: is closed: open another one")
-
-    def _started(self, target: Callable[[], None]) -> threading.Thread:
-        thread = threading.Thread(target=target, name=f"edgeser{target.__name__}", daemon=True)
-        thread.start()
-        return thread
