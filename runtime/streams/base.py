@@ -9,6 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ from edgeser.runtime.streams.ring import Mark
 from edgeser.runtime.streams.stats import Meter, StreamStats
 
 log = logging.getLogger(__name__)
+
+Opened = TypeVar("Opened", bound="EventStream")
 
 POLL_S = 0.1
 """How soon an idle stage notices that the stream closes."""
@@ -126,7 +129,7 @@ class EventStream(ABC):
             elif self._stopping.is_set() and not len(self._events):
                 return
 
-    def __enter__(self) -> EventStream:
+    def __enter__(self: Opened) -> Opened:
         return self
 
     def __exit__(

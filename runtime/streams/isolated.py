@@ -78,7 +78,7 @@ class IsolatedStream(EventStream):
         self._audio.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _QUEUED_BYTES)
         with theirs:
             self._child = Child("edgeser.runtime.streams.isolated_child", [theirs.fileno()])
-        arguments = {
+        arguments: dict[str, object] = {
             "bundle": None if bundle is None else str(Path(bundle).absolute()),
             "engine": engine,
             "asr": asr,

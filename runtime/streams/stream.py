@@ -274,6 +274,9 @@ class Stream(EventStream):
         """Pass on what the segmenter has decided."""
         for segment in segments:
             self._pass_on(segment)
+            if segment.ending is Ending.SILENCE:
+                # What Silero remembers of a voice makes it deaf to a much quieter one soon after.
+                self._vad.reset()
         if not self._segmenter.speaking:
             return
         heard = self._segmenter.heard

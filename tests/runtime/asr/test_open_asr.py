@@ -117,7 +117,7 @@ def test_the_command_isolates(speech: Samples, tmp_path: Path, capsys: pytest.Ca
     options = ["--engine", "onnxruntime", "--no-self-test", "--asr", "pocketsphinx", "--isolate-asr"]
     assert main(["demo", str(tmp_path / "short.wav"), *options]) == 0
     out = capsys.readouterr().out
-    assert "words by isolated" in out
+    assert "words by pocketsphinx in a process of its own" in out
     assert "(no words)" not in out
 
 
