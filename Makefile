@@ -17,6 +17,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	rm -rf build/lint && $(BIN)/pip install --quiet --no-deps --target build/lint .
 	cd build/lint && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p edgeser
+	cd build/lint && ../../$(BIN)/mypy --config-file ../../pyproject.toml ../../examples/*.py  # as users see the package
 
 # What a device needs: no PyTorch, nothing to train or export with.
 $(VENV)/.device: $(SOURCES)

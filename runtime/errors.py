@@ -30,9 +30,10 @@ class ParityError(EdgeSerError, ArithmeticError):
 
 
 class MissingDependencyError(EdgeSerError, ImportError):
-    """An optional library is not installed; the message names the extra that brings it."""
+    """A library is not installed; the message names the extra that brings it, none where EdgeSER itself does."""
 
     def __init__(self, library: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{library} is not installed, {purpose} needs it: pip install 'edgeser[{extra}]'")
+        what = f"edgeser[{extra}]" if extra else library
+        super().__init__(f"{library} is not installed, {purpose} needs it: pip install '{what}'")
         self.package = library
         self.extra = extra

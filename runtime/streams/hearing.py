@@ -168,9 +168,11 @@ class Listener:
                 hearing.conclude(Words.HEARD, self._busy(session.finish))
                 self._meter.measured("asr", hearing.asr_ms)
         except Exception as error:  # whatever a recogniser raises, the voice can still decide
+            hearing.conclude(Words.FAILED)
+            if self._stopping:  # a recogniser that is closed with the stream is no failure
+                return
             failures = self._meter.count("asr_errors")
             log.warning("%s failed (%d times so far), the voice alone decides: %s", self._asr.name, failures, error)
-            hearing.conclude(Words.FAILED)
 
     def _idle(self, hearing: Hearing) -> None:
         with self._changed:

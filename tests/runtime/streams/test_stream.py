@@ -4,6 +4,8 @@ import asyncio
 import dataclasses
 import itertools
 import logging
+import os
+import signal
 import threading
 import time
 import urllib.error
@@ -20,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgeser.runtime.asr import Asr, AsrSession, BufferedSession, RecognizedWord
+from edgeser.runtime.asr import Asr, AsrSession, BufferedSession, RecognizedWord, open_asr
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.errors import AsrError, EngineError, InputError
 from edgeser.runtime.recognizer import Runtime
@@ -333,6 +335,43 @@ def test_a_recogniser_that_hangs_is_done_without_until_it_returns(mute: Runtime,
         stream.push(conversation, wait=True)
         assert stream.flush()
         assert [stream.next_event(1).words for _ in range(4)] == [Words.HEARD] * 4  # type: ignore[union-attr]
+
+
+def test_a_recogniser_that_crashes_costs_one_utterance_its_words(
+    mute: Runtime, conversation: Samples, reference: list[Event]
+) -> None:
+    first = conversation[: round(reference[0].end_s * SAMPLE_RATE) + SAMPLE_RATE]
+    with open_asr("pocketsphinx", isolate=True) as asr, hearing(mute, asr), mute.open_stream() as stream:
+        stream.push(first[: 2 * SAMPLE_RATE], wait=True)
+        time.sleep(0.5)
+        (process,) = children_running("isolated_child")
+        os.kill(process, signal.SIGKILL)
+        stream.push(first[2 * SAMPLE_RATE :], wait=True)
+        assert stream.flush()
+        failed = stream.next_event(1)
+        stream.push(conversation[first.shape[0] :], wait=True)
+        assert stream.flush()
+        heard = [stream.next_event(1) for _ in range(3)]
+        assert stream.stats.asr_failed == 1
+    assert failed is not None
+    assert (failed.words, failed.result.transcript) == (Words.FAILED, "")
+    assert failed.result.probabilities == reference[0].result.probabilities
+    assert [event and event.words for event in heard] == [Words.HEARD] * 3
+    assert heard[2] is not None
+    assert "door" in heard[2].result.transcript
+
+
+def children_running(module: str) -> list[int]:
+    """Return this process's children that run a module."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
+            mine = parent == os.getpid() and module in (place / "cmdline").read_text()
+        except OSError:  # ended meanwhile
+            continue
+        found += [int(place.name)] if mine else []
+    return found
 
 
 class Interrupted(Source):
