@@ -141,10 +141,18 @@ class Runtime:
 
     @classmethod
     def _opened(cls, bundle: Bundle, engine: str, asr: Asr, threads: int) -> Runtime:
-        def open_graph(graph: bytes) -> Engine:
-            return open_engine(graph, engine, threads)
+        opened: list[Engine] = []
 
-        return cls(bundle, open_graph(bundle.graph()), asr, open_graph)
+        def open_graph(graph: bytes) -> Engine:
+            opened.append(open_engine(graph, engine, threads))
+            return opened[-1]
+
+        try:
+            return cls(bundle, open_graph(bundle.graph()), asr, open_graph)
+        except BaseException:
+            for one in opened:
+                one.close()
+            raise
 
     def _proved(self) -> Runtime:
         """Return this Runtime when its engines pass golden vectors, and close it when they do not."""

@@ -6,16 +6,21 @@ import importlib.util
 from collections.abc import Callable, Mapping
 
 from edgeser.runtime.engines.base import Arrays, Engine, TensorSpec
+from edgeser.runtime.engines.cuda import gpu_present
 from edgeser.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from edgeser.runtime.engines.openvino import OpenVinoEngine
+from edgeser.runtime.engines.tensorrt import TensorRtEngine, TensorRtRtxEngine
 from edgeser.runtime.errors import InputError
 
 ENGINES: Mapping[str, Callable[[bytes, int], Engine]] = {
     OnnxRuntimeEngine.name: OnnxRuntimeEngine,
     OpenVinoEngine.name: OpenVinoEngine,
+    TensorRtEngine.name: TensorRtEngine,
+    TensorRtRtxEngine.name: TensorRtRtxEngine,
 }
 """Opens a graph with a number of threads, by the engine's name."""
-_PREFERRED = (OpenVinoEngine.name,)  # where they prove themselves: quicker on a CPU than ONNX Runtime
+_ON_GPU = (TensorRtEngine.name, TensorRtRtxEngine.name)
+_PREFERRED = (*_ON_GPU, OpenVinoEngine.name)  # where they prove themselves: quicker than ONNX Runtime
 
 __all__ = [
     "ENGINES",
@@ -23,6 +28,8 @@ __all__ = [
     "Engine",
     "OnnxRuntimeEngine",
     "OpenVinoEngine",
+    "TensorRtEngine",
+    "TensorRtRtxEngine",
     "TensorSpec",
     "candidates",
     "open_engine",
@@ -61,8 +68,10 @@ def open_engine(graph: bytes, engine: str = "auto", threads: int = 1) -> Engine:
 
 
 def _installed(engine: str) -> bool:
-    """Whether an engine's library, of the same name, is there."""
+    """Whether an engine's library, of the same name, is there, and what it runs on."""
+    if engine in _ON_GPU and not gpu_present():
+        return False
     try:
-        return importlib.util.find_spec(engine) is not None
+        return importlib.util.find_spec(engine.replace("-", "_")) is not None
     except (ImportError, ValueError):  # something else of that name that was imported by hand
         return False
