@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from edgeser import EdgeSerError, Event, InputError, Runtime
-from edgeser.runtime.results import result_row
+from edgeser.runtime.streams import event_row
 
 QUEUE_DEPTH = 50  # messages; a second of 20 ms chunks
 
@@ -69,24 +69,8 @@ class EmotionNode:
 
     def _publish(self, event: Event) -> None:
         message = self._message()
-        message.data = json.dumps(row(event), ensure_ascii=False)
+        message.data = json.dumps(event_row(event), ensure_ascii=False)
         self._publisher.publish(message)
-
-
-def row(event: Event) -> dict[str, Any]:
-    """Return an Event as plain values."""
-    return {
-        "utterance": event.utterance,
-        "partial": event.partial,
-        "start_s": round(event.start_s, 3),
-        "end_s": round(event.end_s, 3),
-        **result_row(event.result),
-        "words_from": event.words.value,
-        "latency_ms": round(event.latency_ms, 1),
-        "dropped": event.dropped,
-        "lost_s": round(event.lost_s, 3),
-        "time_s": round(event.time_s, 3),
-    }
 
 
 def main() -> int:

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Protocol
 
 from edgeser.runtime.errors import InputError, MissingDependencyError
 from edgeser.runtime.files import replacing
+from edgeser.runtime.results import result_row
 from edgeser.runtime.scoring.recordings import Recording, Scored
 
 Row = Mapping[str, Any]
@@ -26,17 +27,10 @@ def score_row(scored: Scored) -> dict[str, Any]:
     recording, result = scored.recording, scored.result
     if result is None:
         return error_row(recording, scored.error)
-    row = _head(recording)
-    row["label"] = result.label
-    row.update({f"p_{label}": round(p, 6) for label, p in result.probabilities.items()})
-    row["transcript"] = result.transcript
-    row["words"] = [[word.text, round(word.importance, 4)] for word in result.words]
-    row["spans"] = [[span.start_s, span.end_s, round(span.importance, 4)] for span in result.spans]
-    row["start_s"] = recording.start_s
-    row["end_s"] = round(recording.start_s + result.duration_s, 3)
-    row["engine"] = result.engine
-    row["ms"] = round(result.timings.total_ms, 3)
-    return row
+    answer = result_row(result)
+    how = {name: answer.pop(name) for name in ("engine", "ms")}
+    end_s = round(recording.start_s + result.duration_s, 3)
+    return {**_head(recording), **answer, "start_s": recording.start_s, "end_s": end_s, **how}
 
 
 def error_row(recording: Recording, error: str) -> dict[str, Any]:
