@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,17 @@ from edgeser.runtime.errors import EdgeSerError
 
 _END_S = 2.0  # for the kernel to report why a process ended
 
+# Not `-m`: it looks into the working directory before anything else, whatever lies there. Nor may `json` come from it.
+START = """
+import sys
+sys.path[:] = [path for path in sys.path if path]
+import importlib, json
+sys.path[:] = json.loads(sys.argv.pop(1))
+importlib.import_module(sys.argv.pop(1)).main()
+"""
+"""A program that calls a module's `main` with this process's path: its arguments are `json.dumps(sys.path)`, the
+module's name, and what `main` finds in `sys.argv`."""
+
 Failure = tuple[type[EdgeSerError], str, dict[str, Any]]
 """An error's class, message and attributes: not every error can be pickled as it is."""
 
@@ -27,7 +39,7 @@ class Child:
     unguarded main program a second time.
 
     Args:
-        module: Its `__main__` part calls `meet_parent`.
+        module: Its `main` calls `meet_parent`.
         descriptors: Further files that it gets, in this order.
 
     Attributes:
@@ -42,13 +54,11 @@ class Child:
         self.connection, theirs = multiprocessing.Pipe()
         lifeline, held = os.pipe()
         files = (theirs.fileno(), lifeline, *descriptors)
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module, *map(str, files)],
+                [sys.executable, "-c", START, json.dumps(sys.path), module, *map(str, files)],
                 pass_fds=files,
                 stdin=subprocess.DEVNULL,
-                env=environment,
                 start_new_session=True,
             )
         except BaseException:

@@ -54,9 +54,14 @@ class IsolatedAsr(Asr):
         self._child: _Recogniser | None = _Recogniser(opener)
 
     def start(self) -> AsrSession:
-        child = self._running()
-        number = next(self._numbers)
-        child.call("start", number, self._hang_s)
+        child, number = self._running(), next(self._numbers)
+        try:
+            child.call("start", number, self._hang_s)
+        except AsrError:
+            if child.ended is None or self._closed:
+                raise
+            child = self._running()  # it had died since the last session, and nothing is lost yet
+            child.call("start", number, self._hang_s)
         return _IsolatedSession(self, child, number, self._hang_s)
 
     def close(self) -> None:

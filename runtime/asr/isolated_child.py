@@ -46,7 +46,3 @@ def _answer(asr: Asr, sessions: dict[int, AsrSession], verb: str, number: int, a
 
 def _outcome(call: Callable[[], Any]) -> tuple[Failure | None, Any]:
     return outcome(call, AsrError, "asr: the recogniser failed")
-
-
-if __name__ == "__main__":
-    main()

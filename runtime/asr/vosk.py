@@ -190,7 +190,8 @@ def _library() -> Any:
     except ImportError as error:
         raise MissingDependencyError("vosk", "asr", "recognising words while they are spoken") from error
     except OSError as error:
-        raise AsrError(f"vosk: its native library does not load ({error}): install vosk again") from error
+        what = "install libatomic1 (apt)" if "libatomic" in str(error) else "install vosk again"
+        raise AsrError(f"vosk: its native library does not load ({error}): {what}") from error
     return vosk
 
 

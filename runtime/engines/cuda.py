@@ -93,6 +93,7 @@ class Buffer:
     def __init__(self, gpu: Gpu, size: int, dtype: DTypeLike) -> None:
         self._driver = gpu.driver
         self._host: NDArray[Any] = self._driver.pagelocked_empty(max(1, size), dtype)
+        self._pinned: Any = self._host.base
         self._device = self._driver.mem_alloc(max(1, self._host.nbytes))
         self.address = int(self._device)
 
@@ -111,4 +112,4 @@ class Buffer:
     def free(self) -> None:
         """Free both."""
         self._device.free()
-        self._host.base.free()
+        self._pinned.free()

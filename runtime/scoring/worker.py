@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from multiprocessing.connection import Connection
 
 from edgeser.runtime.scoring.recordings import score
@@ -13,11 +14,11 @@ from edgeser.runtime.scoring.rows import score_row
 READY = "ready"
 
 
-def main(descriptor: int) -> None:
-    """Serve the other end of a pipe until it is closed."""
+def main() -> None:
+    """Serve the other end of a pipe, whose descriptor is the argument, until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; who started us ends us
     # EOFError, BrokenPipeError: the other end is gone, killed perhaps, and nobody waits for rows.
-    with Connection(descriptor) as pipe, contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+    with Connection(int(sys.argv[1])) as pipe, contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         _serve(pipe)
     os._exit(0)  # nothing to put away, and no library's threads to wait for
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
+from edgeser.runtime.child import START
 from edgeser.runtime.errors import EngineError, InputError
 from edgeser.runtime.scoring.recordings import Recording
 from edgeser.runtime.scoring.rows import Row, error_row
@@ -22,11 +23,7 @@ from edgeser.runtime.scoring.worker import READY
 log = logging.getLogger(__name__)
 
 _FAILED_STARTS = 3  # in a row: then it is not bad luck
-# The path comes from here, not from the folder that the command runs in, which may hold a `json.py`.
-_CODE = (
-    "import sys; path, fd = sys.argv[1:]; sys.path[:] = __import__('json').loads(path); "
-    "from edgeser.runtime.scoring.worker import main; main(int(fd))"
-)
+_WORKER = "edgeser.runtime.scoring.worker"
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class _Worker:
         self.pipe, theirs = Pipe()
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _CODE, json.dumps(sys.path), str(theirs.fileno())],
+                [sys.executable, "-c", START, json.dumps(sys.path), _WORKER, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # ours may hold rows
                 pass_fds=[theirs.fileno()],

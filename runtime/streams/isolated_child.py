@@ -80,7 +80,3 @@ def _report(stream: Stream, send: Send) -> None:
         send("now", (stream.stats, stream.activity))
         threading.Event().wait(_NOW_S)
     send("failed", failure_of(stream.error))
-
-
-if __name__ == "__main__":
-    main()

@@ -137,6 +137,15 @@ def test_lost_audio_keeps_the_place_of_what_follows(talk: Samples) -> None:
     assert at < first.start_s < at + 1.5
 
 
+def test_what_lies_in_the_working_directory_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("edgeser/__init__.py", "json.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("raise SystemExit('the wrong one')")
+    monkeypatch.chdir(tmp_path)
+    with IsolatedStream(asr="none", engine="onnxruntime") as stream:
+        assert stream.flush(10)
+
+
 def test_what_cannot_be_opened_says_so_here(tmp_path: Path) -> None:
     before = threading.active_count()
     with pytest.raises(BundleError, match=r"none\.edgeser"):
