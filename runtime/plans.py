@@ -42,7 +42,7 @@ class Plan:
         gpu: Name of the GPU that it was made on and for; empty where it fits others too.
         capability: Compute capabilities that it was made for, for example `8.7` or `8.6,8.9`; empty where it fits every
             one that the library does.
-        precision: `fp32`, `fp16` or `int8`.
+        precision: `fp32`, `fp16` or `int8`; of an INT8 bundle, `fp16` is INT8 with FP16 instead of FP32 between.
         lowering: The graph it was made from, `portable` or `plugin`.
         inputs: What it takes.
         outputs: What it gives.

@@ -24,6 +24,8 @@ COMMANDS = {
     "evaluate": "accuracies of a run or a bundle",
     "export": "turn a trained model into a bundle",
     "export-encoder": "turn a pretrained encoder into a frontend",
+    "build": "build TensorRT engines of a bundle for this device",
+    "selftest": "build, compare and time every engine this device can have",
     "calibrate": "turn a floating-point bundle into an INT8 bundle",
 }
 

@@ -54,9 +54,11 @@ class Engine(ABC):
         name: As users choose it, for example `onnxruntime`.
         inputs: What the graph takes.
         outputs: What it gives.
+        precision: What it computes in where the graph leaves that open, `fp32` or `fp16`.
     """
 
     name: ClassVar[str]
+    precision: str = "fp32"
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 

@@ -20,7 +20,7 @@ def gpu_present() -> bool:
     return any((Path("/dev") / node).exists() for node in _NODES)
 
 
-class Gpu:
+class GpuContext:
     """A GPU and its primary context, the one that CUDA's runtime, TensorRT and a host application use too.
 
     A thread that works with it does so inside `current()`; the host application's own context is as it was after that.
@@ -79,7 +79,7 @@ class Gpu:
 
 
 class Buffer:
-    """Room for one tensor, pinned on the host and on the GPU. Used inside `Gpu.current()`.
+    """Room for one tensor, pinned on the host and on the GPU. Used inside `GpuContext.current()`.
 
     Args:
         gpu: Where.
@@ -90,7 +90,7 @@ class Buffer:
         address: On the GPU.
     """
 
-    def __init__(self, gpu: Gpu, size: int, dtype: DTypeLike) -> None:
+    def __init__(self, gpu: GpuContext, size: int, dtype: DTypeLike) -> None:
         self._driver = gpu.driver
         self._host: NDArray[Any] = self._driver.pagelocked_empty(max(1, size), dtype)
         self._pinned: Any = self._host.base

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgeser.runtime import plans
 from edgeser.runtime.engines.base import Arrays, Engine
-from edgeser.runtime.engines.cuda import Buffer, Gpu
+from edgeser.runtime.engines.cuda import Buffer, GpuContext
 from edgeser.runtime.errors import EngineError, MissingDependencyError
 
 log = logging.getLogger(__name__)
@@ -60,8 +60,8 @@ class TensorRtEngine(Engine):
 
     def _open(self, trt: ModuleType, plan: plans.Plan, content: bytes, graph: bytes) -> None:
         super().__init__()
-        self.plan = plan
-        self._gpu = Gpu()
+        self.plan, self.precision = plan, plan.precision
+        self._gpu = GpuContext()
         self._buffers: dict[str, Buffer] = {}
         try:
             why = plan.unusable(trt.__version__, self._gpu.name, self._gpu.capability, graph)
