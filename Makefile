@@ -10,7 +10,7 @@ demo: $(VENV)/.device
 	$(BIN)/edgeser demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile  # a thread for each process
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

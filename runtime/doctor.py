@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import platform
 import re
 import subprocess
@@ -17,11 +16,12 @@ import numpy as np
 
 from edgeser.runtime.audio import SAMPLE_RATE
 from edgeser.runtime.bundle import Bundle
-from edgeser.runtime.engines import Engine, OnnxRuntimeEngine, candidates, open_engine
+from edgeser.runtime.engines import ON_GPU, Engine, OnnxRuntimeEngine, candidates, open_engine
 from edgeser.runtime.errors import EdgeSerError
 from edgeser.runtime.frontends import AudioFrontend, TextFrontend
 from edgeser.runtime.golden import Proof, prove, unproved
 from edgeser.runtime.gpu import find_gpu
+from edgeser.runtime.installed import is_installed
 from edgeser.runtime.jetson import jetson_model, jetson_release, power_mode
 from edgeser.runtime.recognizer import default_bundle
 
@@ -102,7 +102,8 @@ def _engines(bundle: Bundle, found: Mapping[str, Proof | str]) -> Iterator[Check
         usable = [name for name in usable if name == OnnxRuntimeEngine.name]
     for name, proof in found.items():
         if isinstance(proof, str):
-            yield Check(f"engine {name}", False, proof)
+            # Without a plan, or with a stale one, the processor does the work.
+            yield Check(f"engine {name}", None if name in ON_GPU else False, proof)
             continue
         detail = f"golden vectors within {proof.logits:.1e}"
         if unknown:
@@ -163,13 +164,13 @@ def _accelerator() -> Iterator[Check]:
             "gpu", True, f"{gpu.name}, compute capability {gpu.capability}, CUDA {gpu.cuda}, {gpu.memory_mb} MB"
         )
     for library, purpose in _GPU_LIBRARIES.items():
-        if gpu is not None or importlib.util.find_spec(library) is not None:
+        if gpu is not None or is_installed(library):
             yield _library(library, purpose)
 
 
 def _library(library: str, purpose: str) -> Check:
     """Report a library of the GPU's. They are imported in a process of their own: their native parts may crash."""
-    if importlib.util.find_spec(library) is None:
+    if not is_installed(library):
         return Check(library, None, f"not installed ({purpose})")
     module = "pycuda.driver" if library == "pycuda" else library
     command = [sys.executable, "-c", f"import {module}"]

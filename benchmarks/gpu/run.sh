@@ -6,7 +6,7 @@ python=${PYTHON:-python3}
 "$python" -c 'import edgeser.export_tools.plugins' 2>/dev/null ||
     "$python" -m pip install --quiet --no-deps --no-build-isolation -e .
 if "$python" -c 'import hypothesis, pytest, soundfile' 2>/dev/null; then
-    "$python" -m pytest -m gpu -rs tests/export_tools/plugins
+    "$python" -m pytest -m gpu -rs tests/export_tools/plugins tests/export_tools/building tests/runtime/test_jetson.py
 else
     echo "run.sh: without pytest, hypothesis and soundfile the tests are left out: pip install 'edgeser[dev]'" >&2
 fi

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from edgeser.runtime.errors import EngineError, InputError, MissingDependencyError
+from edgeser.runtime.installed import is_installed
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,7 @@ class Library:
 
     def require(self) -> None:
         """Raise `MissingDependencyError` where it is not installed; nothing is imported to find out."""
-        try:
-            found = importlib.util.find_spec(self.name)
-        except (ImportError, ValueError):
-            found = None
-        if found is None:
+        if not is_installed(self.name):
             raise MissingDependencyError(self.name, self.extra, self.purpose)
 
     def load(self) -> Any:

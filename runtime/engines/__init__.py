@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping
 
 from edgeser.runtime.engines.base import Arrays, Engine, TensorSpec
@@ -11,6 +10,7 @@ from edgeser.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from edgeser.runtime.engines.openvino import OpenVinoEngine
 from edgeser.runtime.engines.tensorrt import TensorRtEngine, TensorRtRtxEngine
 from edgeser.runtime.errors import InputError
+from edgeser.runtime.installed import is_installed
 
 ENGINES: Mapping[str, Callable[[bytes, int], Engine]] = {
     OnnxRuntimeEngine.name: OnnxRuntimeEngine,
@@ -19,11 +19,13 @@ ENGINES: Mapping[str, Callable[[bytes, int], Engine]] = {
     TensorRtRtxEngine.name: TensorRtRtxEngine,
 }
 """Opens a graph with a number of threads, by the engine's name."""
-_ON_GPU = (TensorRtEngine.name, TensorRtRtxEngine.name)
-_PREFERRED = (*_ON_GPU, OpenVinoEngine.name)  # where they prove themselves: quicker than ONNX Runtime
+ON_GPU = (TensorRtEngine.name, TensorRtRtxEngine.name)
+"""Engines that need a GPU, and a plan that was built before."""
+_PREFERRED = (*ON_GPU, OpenVinoEngine.name)  # where they prove themselves: quicker than ONNX Runtime
 
 __all__ = [
     "ENGINES",
+    "ON_GPU",
     "Arrays",
     "Engine",
     "OnnxRuntimeEngine",
@@ -47,7 +49,7 @@ def candidates(engine: str) -> tuple[str, ...]:
         InputError: No such engine.
     """
     if engine == "auto":
-        return (*filter(_installed, _PREFERRED), OnnxRuntimeEngine.name)
+        return (*filter(_usable, _PREFERRED), OnnxRuntimeEngine.name)
     if engine not in ENGINES:
         raise InputError(f"engine: got {engine!r}, expected auto or {', '.join(ENGINES)}")
     return (engine,)
@@ -67,11 +69,6 @@ def open_engine(graph: bytes, engine: str = "auto", threads: int = 1) -> Engine:
     return ENGINES[candidates(engine)[-1]](graph, threads)
 
 
-def _installed(engine: str) -> bool:
+def _usable(engine: str) -> bool:
     """Whether an engine's library, of the same name, is there, and what it runs on."""
-    if engine in _ON_GPU and not gpu_present():
-        return False
-    try:
-        return importlib.util.find_spec(engine.replace("-", "_")) is not None
-    except (ImportError, ValueError):  # something else of that name that was imported by hand
-        return False
+    return is_installed(engine.replace("-", "_")) and (engine not in ON_GPU or gpu_present())

@@ -88,7 +88,7 @@ def test_no_gpu(benchmark: ModuleType, capsys: pytest.CaptureFixture[str], monke
 
 
 def test_run_hands_arguments_on(tmp_path: Path) -> None:
-    """With a Python that says what it was asked: the tests first, then the benchmark, which gives the status."""
+    """With a Python that says what it was asked: tests, engines, and the benchmark, which gives the status."""
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\necho "$@"\ncase "$1" in benchmarks*) exit 7;; esac\n')
     python.chmod(0o755)
@@ -100,5 +100,7 @@ def test_run_hands_arguments_on(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 7
-    lines = done.stdout.splitlines()
-    assert lines[-2:] == ["-m pytest -m gpu -rs tests/export_tools/plugins", "benchmarks/gpu/kernels.py --batches 1"]
+    tests, engines, kernels = done.stdout.splitlines()[-3:]
+    assert tests.startswith("-m pytest -m gpu -rs tests/export_tools/plugins ")
+    assert engines == "-m edgeser.cli.main selftest --json selftest.json"
+    assert kernels == "benchmarks/gpu/kernels.py --batches 1"

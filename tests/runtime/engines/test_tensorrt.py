@@ -15,6 +15,7 @@ import onnx
 import pytest
 
 from edgeser.runtime.bundle import Bundle
+from edgeser.runtime.doctor import examine
 from edgeser.runtime.engines import OnnxRuntimeEngine, TensorRtEngine, TensorRtRtxEngine, candidates, cuda, open_engine
 from edgeser.runtime.errors import BundleError, EngineError, InputError, MissingDependencyError
 from edgeser.runtime.golden import verify_engine
@@ -177,6 +178,18 @@ def test_auto_says_once_why_it_takes_another(
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith("tensorrt is not used, onnxruntime is: ")
     assert line.endswith("no such plan: run `edgeser build` first")
+
+
+def test_doctor_says_why_there_is_no_engine_and_does_not_fail(
+    emulated: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeser.runtime.engines.gpu_present", lambda: True)
+    monkeypatch.setattr("edgeser.runtime.engines._PREFERRED", ("tensorrt",))
+    checks = {check.name: check for check in examine()}
+    found = checks["engine tensorrt"]
+    assert found.good is None
+    assert found.detail.endswith("no such plan: run `edgeser build` first")
+    assert "`auto` chooses it" in checks["engine onnxruntime"].detail
 
 
 def test_auto_refuses_a_plan_that_computes_something_else(
