@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgeser.runtime.errors import EngineError, InputError, MissingDependencyError
+from edgeser.runtime.engines.tensorrt import import_library
+from edgeser.runtime.errors import InputError, MissingDependencyError
 from edgeser.runtime.installed import is_installed
 
 
@@ -45,11 +45,7 @@ class Library:
             EngineError: It does not start.
         """
         self.require()
-        try:
-            return importlib.import_module(self.name)
-        except Exception as error:  # a shared library that is missing or another's: any type
-            line = next(iter(str(error).splitlines()), type(error).__name__)
-            raise EngineError(f"{self.name}: is installed but does not start: {line}: install it again") from error
+        return import_library(self.name)
 
 
 LIBRARIES: Mapping[str, Library] = {

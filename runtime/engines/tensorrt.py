@@ -159,7 +159,8 @@ def import_library(library: str) -> ModuleType:
         extra = "rtx" if library == "tensorrt_rtx" else "jetson"
         raise MissingDependencyError(library, extra, f"engine {library.replace('_', '-')}") from error
     except Exception as error:  # its native libraries are looked for on import, and fail in many ways
-        raise EngineError(f"{library}: is installed but does not start: {error}") from error
+        line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise EngineError(f"{library}: is installed but does not start: {line}: install it again") from error
 
 
 def _context(trt: ModuleType, engine: Any) -> Any:
