@@ -161,7 +161,7 @@ def time_plan(request: TimeRequest) -> Latency:
 
 
 def _timed(engine: Engine, bundle: Bundle, graph: str) -> Latency:
-    """Time a real utterance through the model; silence through an encoder, whose sizes are fixed."""
+    """Time a real utterance through the model; ones through an encoder, whose sizes are fixed."""
     if graph == MODEL:
         feeds = {name: value[:1] for name, value in GoldenVectors.from_bundle(bundle).inputs.items()}
     else:
