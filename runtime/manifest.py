@@ -13,7 +13,9 @@ from typing import Any
 from edgeser.runtime.errors import BundleError
 
 SCHEMA = 1
-MODALITIES = ("audio", "text")
+MODALITIES = ("audio", "text", "phonemes", "sentence")
+"""What a model may take; all but `audio` come from the transcript."""
+
 PRECISIONS = ("fp32", "fp16", "int8")
 _PATH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

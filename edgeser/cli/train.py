@@ -19,8 +19,9 @@ from pathlib import Path
 from edgeser.cli.evaluate import report_run
 from edgeser.cli.options import assignments, comma_separated, positive, read_ids
 from edgeser.runtime.frontends.log_mel import BINS
+from edgeser.training.options import TrainOptions
 from edgeser.training.recipe import Recipe
-from edgeser.training.train import TrainOptions, train
+from edgeser.training.train import train
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,14 +30,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--family", default="ks-transformer")
     parser.add_argument("--preset", default="compact")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a field of the preset")
-    parser.add_argument("--modalities", type=comma_separated, default=("audio", "text"), help="audio,text")
+    parser.add_argument("--modalities", type=comma_separated, default=(), help="for example audio,text; all of them")
     parser.add_argument("--sessions", default="all", help="sessions to hold out: all, none, or for example 1,2")
     parser.add_argument("--exclude", type=Path, metavar="FILE", help="ids to leave out, one a line")
     parser.add_argument(
         "--audio-encoder", type=Path, metavar="DIR", help="from edgeser export-encoder; log-mel energies"
     )
     parser.add_argument("--text-encoder", type=Path, metavar="DIR", help="from edgeser export-encoder; word vectors")
-    parser.add_argument("--bins", type=int, choices=BINS, default=80, help="mel bins, without --audio-encoder (80)")
+    parser.add_argument(
+        "--sentence-encoder", type=Path, metavar="DIR", help="from edgeser export-encoder --pool, for multigranularity"
+    )
+    parser.add_argument("--bins", type=int, choices=BINS, help="mel bins, without --audio-encoder; the family's")
     parser.add_argument("--word-vectors", type=Path, metavar="FILE", help="GloVe text file; GloVe 6B 50d")
     parser.add_argument("--epochs", type=positive, default=Recipe.epochs)
     parser.add_argument("--batch-size", type=positive, default=Recipe.batch_size)
@@ -65,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
             exclude=read_ids(args.exclude),
             audio_encoder=args.audio_encoder,
             text_encoder=args.text_encoder,
+            sentence_encoder=args.sentence_encoder,
             bins=args.bins,
             word_vectors=args.word_vectors,
             recipe=Recipe(

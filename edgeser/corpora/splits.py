@@ -17,11 +17,13 @@ class Fold:
         name: The session held out, or `all` when everything trains and nothing tests.
         train: Utterances to learn from.
         test: Utterances to measure on; never seen in training, nor used to choose anything.
+        validation: Utterances to choose the best epoch by; empty where a protocol has none.
     """
 
     name: str
     train: tuple[Utterance, ...]
     test: tuple[Utterance, ...]
+    validation: tuple[Utterance, ...] = ()
 
 
 def leave_one_session_out(utterances: Sequence[Utterance], sessions: Sequence[str] = ()) -> list[Fold]:

@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgeser.models.base import EmotionModel, InputSpec, ModelOutput
+from edgeser.models.base import EmotionModel, InputSpec, LogMelShape, ModelOutput
 from edgeser.models.ks_transformer import KSTransformer
 from edgeser.runtime.errors import InputError
 
 FAMILIES: Mapping[str, type[EmotionModel]] = {model.family: model for model in (KSTransformer,)}
 
-__all__ = ["FAMILIES", "EmotionModel", "InputSpec", "ModelOutput", "build_model", "family", "restore_model"]
+__all__ = [
+    "FAMILIES",
+    "EmotionModel",
+    "InputSpec",
+    "LogMelShape",
+    "ModelOutput",
+    "build_model",
+    "family",
+    "restore_model",
+]
 
 
 def family(name: str) -> type[EmotionModel]:

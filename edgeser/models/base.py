@@ -25,6 +25,21 @@ class InputSpec:
     frontend: str
 
 
+@dataclass(frozen=True)
+class LogMelShape:
+    """The filter bank that a family's paper reads.
+
+    Attributes:
+        bins: Mel bins.
+        length: Rows.
+        hop_ms: Milliseconds from one row to the next.
+    """
+
+    bins: int = 80
+    length: int = 460
+    hop_ms: int = 10
+
+
 class ModelOutput(NamedTuple):
     """What a model returns.
 
@@ -45,12 +60,18 @@ class EmotionModel(nn.Module):
     Attributes:
         family: Name in the registry.
         presets: Names that `preset` takes.
+        modes: The modalities that the family takes together, the first being all that it can use.
+        variants: Changes to the configuration that its paper compares, by name.
+        log_mel: The filter bank of its paper, where no speech encoder takes its place.
         inputs: Length and width of each modality the model takes, in the order of the graph's inputs.
         importances: Modalities that `ModelOutput.importance` has.
     """
 
     family: ClassVar[str]
-    presets: ClassVar[tuple[str, ...]]
+    presets: ClassVar[tuple[str, ...]] = ("paper", "compact")
+    modes: ClassVar[tuple[tuple[str, ...], ...]]
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    log_mel: ClassVar[LogMelShape] = LogMelShape()
     inputs: Mapping[str, InputSpec]
     importances: tuple[str, ...]
 

@@ -122,7 +122,7 @@ class KSTransformer(EmotionModel):
     """
 
     family = "ks-transformer"
-    presets = ("paper", "compact")
+    modes = (("audio", "text"), ("audio",), ("text",))
 
     def __init__(self, config: KSTransformerConfig) -> None:
         super().__init__()

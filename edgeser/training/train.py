@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import logging
 import platform
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import lightning
 import torch
@@ -22,74 +20,17 @@ from edgeser.corpora import Fold, Utterance, leave_one_session_out, read_corpus,
 from edgeser.models import InputSpec, build_model
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.files import replacing, write_text
-from edgeser.runtime.frontends import AudioFrontend, Frontend, LogMel, TextFrontend, read_frontend
-from edgeser.runtime.labels import FOUR_EMOTIONS
+from edgeser.runtime.frontends import Frontend
 from edgeser.runtime.metrics import Metrics, measure
 from edgeser.training.dataset import EmotionDataset, OnePerRecording, Sample
 from edgeser.training.evaluation import read_predictions
 from edgeser.training.features import LineFeatures, RecordingFeatures, audio_key
-from edgeser.training.glove import load_word_vectors
+from edgeser.training.frontends import open_features
 from edgeser.training.module import EmotionModule, balanced_weights
-from edgeser.training.recipe import Recipe
+from edgeser.training.options import TrainOptions
 from edgeser.training.trained import TrainedModel
 
 log = logging.getLogger(__name__)
-
-MODALITIES = ("audio", "text")
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """What to train, on what, how.
-
-    Attributes:
-        corpus: For example `manifest:corpus.csv`.
-        out: Folder of the run; a run that is there already is resumed.
-        family: Model family.
-        preset: The family's preset.
-        changes: Fields of the model's configuration that differ from the preset.
-        modalities: `audio`, `text` or both.
-        sessions: Sessions to hold out, one fold each; empty for every one.
-        hold_out: `False` trains one model on all sessions.
-        exclude: Ids of utterances that are left out altogether.
-        labels: Emotions to tell apart; utterances with others are left out.
-        audio_encoder: Folder of a speech encoder (`edgeser export-encoder`); `None` for log-mel energies.
-        text_encoder: Folder of a text encoder; `None` for word vectors.
-        bins: Mel bins, where there is no speech encoder.
-        word_vectors: GloVe text file, where there is no text encoder; `None` for GloVe 6B 50d.
-        recipe: Numbers to train by.
-    """
-
-    corpus: str
-    out: Path
-    family: str = "ks-transformer"
-    preset: str = "compact"
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    modalities: tuple[str, ...] = MODALITIES
-    sessions: tuple[str, ...] = ()
-    hold_out: bool = True
-    exclude: frozenset[str] = frozenset()
-    labels: tuple[str, ...] = FOUR_EMOTIONS
-    audio_encoder: Path | None = None
-    text_encoder: Path | None = None
-    bins: int = 80
-    word_vectors: Path | None = None
-    recipe: Recipe = field(default_factory=Recipe)
-
-    def __post_init__(self) -> None:
-        if not self.modalities or not set(self.modalities) <= set(MODALITIES):
-            raise InputError(f"modalities: got {', '.join(self.modalities)}, expected audio, text or audio,text")
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values, without what may change between a run and its resumption."""
-        values = dataclasses.asdict(self)
-        for name in ("out", "sessions"):
-            del values[name]
-        values["exclude"] = sorted(self.exclude)
-        for name in ("word_vectors", "audio_encoder", "text_encoder"):
-            values[name] = None if values[name] is None else str(values[name])
-        plain: dict[str, Any] = json.loads(json.dumps(values))
-        return plain
 
 
 @dataclass(frozen=True)
@@ -117,34 +58,13 @@ def train(options: TrainOptions) -> list[FoldResult]:
     folds = leave_one_session_out(utterances, options.sessions) if options.hold_out else [train_on_all(utterances)]
     _claim(options)
     is_done = all((fold_folder(options.out, fold.name) / "model.json").is_file() for fold in folds)
-    features = {} if is_done else load_features(options)
+    features = {} if is_done else open_features(options)
     for source in features.values():
         if isinstance(source, RecordingFeatures):
             source.prepare(utterances, options.recipe.augmentation(source.frontend.kind).speeds)
         else:
             source.prepare(utterances)
     return [_train_fold(fold, options, features) for fold in folds]
-
-
-def load_features(options: TrainOptions) -> dict[str, RecordingFeatures | LineFeatures]:
-    """Open the frontends that a run trains on.
-
-    Raises:
-        InputError: An encoder's folder holds no frontend of its modality.
-    """
-    features: dict[str, RecordingFeatures | LineFeatures] = {}
-    if "audio" in options.modalities:
-        audio = LogMel(options.bins) if options.audio_encoder is None else read_frontend(options.audio_encoder)
-        if not isinstance(audio, AudioFrontend):
-            raise InputError(f"{options.audio_encoder}: got a text frontend, expected one for audio")
-        features["audio"] = RecordingFeatures(audio)
-    if "text" in options.modalities:
-        encoder = options.text_encoder
-        text = load_word_vectors(options.word_vectors) if encoder is None else read_frontend(encoder)
-        if not isinstance(text, TextFrontend):
-            raise InputError(f"{options.text_encoder}: got an audio frontend, expected one for text")
-        features["text"] = LineFeatures(text)
-    return features
 
 
 def usable(utterances: Sequence[Utterance], options: TrainOptions) -> list[Utterance]:

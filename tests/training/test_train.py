@@ -16,10 +16,12 @@ from edgeser.runtime.labels import FOUR_EMOTIONS
 from edgeser.training import train as train_module
 from edgeser.training.dataset import EmotionDataset, OnePerRecording
 from edgeser.training.evaluation import cross_validation, read_predictions
+from edgeser.training.frontends import open_features
 from edgeser.training.glove import load_word_vectors
 from edgeser.training.module import EmotionModule, balanced_weights
+from edgeser.training.options import TrainOptions
 from edgeser.training.recipe import Recipe
-from edgeser.training.train import TrainOptions, load_features, train
+from edgeser.training.train import train
 from edgeser.training.trained import TrainedModel
 
 SMALL = Recipe(epochs=3, batch_size=4)
@@ -89,7 +91,7 @@ def test_it_learns(corpus: str, tmp_path: Path) -> None:
     run = options(corpus, tmp_path / "run", recipe=recipe, hold_out=False, modalities=("text",), changes=plain)
     (result,) = train(run)
     trained = TrainedModel.load(result.folder)
-    data = EmotionDataset(read_corpus(corpus), trained.frontends, load_features(run), FOUR_EMOTIONS)
+    data = EmotionDataset(read_corpus(corpus), trained.frontends, open_features(run), FOUR_EMOTIONS)
     predicted = train_module.predict(trained, data).argmax(dim=1).tolist()
     assert sum(p == c for p, c in zip(predicted, data.classes, strict=True)) >= 7
 
@@ -103,7 +105,7 @@ def test_excluded_utterances_are_left_out(corpus: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"modalities": ()}, "modalities: got "),
+        ({"modalities": ("video",)}, "modalities: got video, ks-transformer takes audio,text or audio or text"),
         ({"modalities": ("video",)}, "got video, expected audio, text"),
         ({"labels": ("angry", "surprise")}, "has no utterances for surprise"),
         ({"sessions": ("9",)}, "sessions: got 9, the corpus has 1, 2"),
