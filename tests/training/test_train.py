@@ -105,8 +105,7 @@ def test_excluded_utterances_are_left_out(corpus: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"modalities": ("video",)}, "modalities: got video, ks-transformer takes audio,text or audio or text"),
-        ({"modalities": ("video",)}, "got video, expected audio, text"),
+        ({"modalities": ("video",)}, "got video, ks-transformer takes audio,text or audio or text"),
         ({"labels": ("angry", "surprise")}, "has no utterances for surprise"),
         ({"sessions": ("9",)}, "sessions: got 9, the corpus has 1, 2"),
         ({"corpus": "manifest:gone.csv"}, "gone.csv: no such manifest"),
