@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeser.runtime.errors import InputError
+from edgeser.runtime.video import is_video, read_video_audio
 
 SAMPLE_RATE = 16_000
 """Hz; the rate of every frontend."""
@@ -21,19 +22,22 @@ Samples = NDArray[np.float32]
 
 
 def read_audio(path: str | os.PathLike[str]) -> tuple[Samples, int]:
-    """Read a WAV, FLAC or OGG file (whatever libsndfile decodes) as it is stored.
+    """Read a WAV, FLAC or OGG file (whatever libsndfile decodes) as it is stored, or the sound of a video.
 
     Returns:
         Samples, `(samples,)` or `(samples, channels)` float32 at full scale 1.0, and the rate in Hz.
 
     Raises:
         InputError: The file is missing, unreadable, or holds no samples.
+        MissingDependencyError: It is a video, and PyAV is not installed.
     """
     import soundfile  # here, so that `import edgeser` loads no audio library
 
     file = Path(path)
     if not file.is_file():
         raise InputError(f"{file}: no such file")
+    if is_video(file):
+        return read_video_audio(file)
     try:
         samples, rate = soundfile.read(file, dtype="float32")
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:  # TypeError: headerless `.raw`

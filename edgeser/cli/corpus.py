@@ -1,9 +1,11 @@
-"""Count a corpus: utterances of each session, speaker and emotion, and how long they last.
+"""Count a corpus: utterances of each split, session, speaker and emotion, and how long they last.
 
-Durations come from the headers of the audio files; a recording that several utterances share counts once.
+Durations come from the headers of the audio files; a recording that several utterances share counts once. What a corpus
+lacks is said on stderr. A path alone will do where its layout is that of a corpus that is known.
 
 examples:
-  edgeser corpus iemocap:IEMOCAP_full_release
+  edgeser corpus IEMOCAP_full_release
+  edgeser corpus meld:MELD.Raw
   edgeser corpus manifest:corpus.csv --json
 """
 
@@ -17,10 +19,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgeser.cli.options import add_json_option, print_json
-from edgeser.corpora import Utterance, read_corpus
-from edgeser.runtime.errors import InputError
+from edgeser.corpora import READERS, Utterance, read_corpus, recognise_corpus
+from edgeser.runtime.errors import InputError, MissingDependencyError
+from edgeser.runtime.video import is_video, video_duration_s
 
 UNKNOWN = "unknown"
+_SPLITS = ("train", "dev", "test")
+_SPEAKERS = 40  # of more, MELD has 300 and LSSED 820, the text shows the most frequent, JSON all
 _NAMED = 5  # the text names this many unreadable files, JSON all of them
 
 
@@ -46,50 +51,43 @@ class Durations:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("corpus", metavar="SPEC", help="for example iemocap:DIR or manifest:FILE.csv")
+    parser.add_argument("corpus", metavar="SPEC", help=f"{', '.join(READERS)}, each with :PATH, or a path alone")
     add_json_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    utterances = read_corpus(args.corpus)
-    sessions = count_emotions(utterances, [u.session for u in utterances])
-    speakers = count_emotions(utterances, [u.speaker for u in utterances])
+    spec = recognise_corpus(args.corpus)
+    utterances = read_corpus(spec)
+    groups = {
+        "splits": count_emotions(utterances, [u.split for u in utterances]),
+        "sessions": count_emotions(utterances, [u.session for u in utterances]),
+        "speakers": count_emotions(utterances, [u.speaker for u in utterances]),
+    }
     (everything,) = count_emotions(utterances, ["all"] * len(utterances)).values()
     durations = measure_durations(utterances)
     if args.json:
-        print_json(
-            {
-                "corpus": args.corpus,
-                "utterances": len(utterances),
-                "emotions": everything,
-                "sessions": sessions,
-                "speakers": speakers,
-                "durations": dataclasses.asdict(durations),
-            }
-        )
+        report = {"corpus": spec, "utterances": len(utterances), "emotions": everything}
+        print_json({**report, **groups, "durations": dataclasses.asdict(durations)})
         return 0
-    width = max(map(len, ("unreadable", *sessions, *speakers)))
-    print(f"{args.corpus}   {len(utterances):,} utterances\n")
-    print(_table("session", {**sessions, "all": everything}, width), end="\n\n")
-    print(_table("speaker", speakers, width), end="\n\n")
-    print(_durations_text(durations, width))
+    print(f"{spec}   {len(utterances):,} utterances\n")
+    print(_counts_text(groups, everything, durations))
     return 0
 
 
 def count_emotions(utterances: Sequence[Utterance], groups: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Count the emotions of each group, sorted by name; `unknown` stands for no name, and last.
+    """Count the emotions of each group, sorted by name (splits as they are used); `unknown`, for no name, is last.
 
     Args:
         utterances: At least one.
         groups: The group of each utterance, for example its session.
     """
     counts = Counter((group or UNKNOWN, u.emotion or UNKNOWN) for group, u in zip(groups, utterances, strict=True))
-    rows, columns = (sorted(set(names), key=_unknown_last) for names in zip(*counts, strict=True))
+    rows, columns = (sorted(set(names), key=_order) for names in zip(*counts, strict=True))
     return {row: {column: counts[row, column] for column in columns} for row in rows}
 
 
-def _unknown_last(name: str) -> tuple[bool, str]:
-    return (name == UNKNOWN, name)
+def _order(name: str) -> tuple[bool, int, str]:
+    return (name == UNKNOWN, _SPLITS.index(name) if name in _SPLITS else len(_SPLITS), name)
 
 
 def measure_durations(utterances: Sequence[Utterance]) -> Durations:
@@ -102,7 +100,7 @@ def measure_durations(utterances: Sequence[Utterance]) -> Durations:
             whole_s = file_duration_s(audio)
             if start_s >= whole_s:
                 raise InputError(f"lasts {whole_s:.2f} s, an utterance starts at {start_s:.2f} s")
-        except InputError as error:
+        except (InputError, MissingDependencyError) as error:
             unreadable.setdefault(audio, str(error))
         else:
             lengths.append((whole_s if end_s is None else min(end_s, whole_s)) - start_s)
@@ -121,6 +119,8 @@ def _file_duration_s(audio: str) -> float:
 
     if not Path(audio).is_file():
         raise InputError("no such file")
+    if is_video(Path(audio)):
+        return video_duration_s(Path(audio))
     try:
         header = soundfile.info(audio)
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:  # TypeError: headerless `.raw`
@@ -128,6 +128,21 @@ def _file_duration_s(audio: str) -> float:
     if header.frames == 0:
         raise InputError("holds no samples")
     return float(header.frames / header.samplerate)
+
+
+def _counts_text(
+    groups: Mapping[str, Mapping[str, Mapping[str, int]]], everything: Mapping[str, int], durations: Durations
+) -> str:
+    speakers = dict(sorted(groups["speakers"].items(), key=lambda row: -sum(row[1].values()))[:_SPEAKERS])
+    shown = {name: row for name, row in groups["speakers"].items() if name in speakers}
+    width = max(map(len, ("unreadable", *groups["splits"], *groups["sessions"], *shown)))
+    parts = [_table("session", {**groups["sessions"], "all": everything}, width), _table("speaker", shown, width)]
+    if set(groups["splits"]) != {UNKNOWN}:
+        parts.insert(0, _table("split", groups["splits"], width))
+    more = len(groups["speakers"]) - len(shown)
+    if more:
+        parts[-1] += f"\nand {more:,} speaker{'s' if more > 1 else ''} with fewer utterances; --json names all"
+    return "\n\n".join([*parts, _durations_text(durations, width)])
 
 
 def _table(title: str, rows: Mapping[str, Mapping[str, int]], width: int) -> str:

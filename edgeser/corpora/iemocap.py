@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from edgeser.corpora.folder import check_folder, several
 from edgeser.corpora.utterance import Utterance
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.labels import emotion_name
@@ -29,8 +30,7 @@ FULL_RELEASE: Mapping[str, int] = MappingProxyType({"angry": 1103, "happy": 1636
 SESSIONS = ("1", "2", "3", "4", "5")
 RELEASE = "IEMOCAP_full_release"
 
-_EXPECTED = f"expected IEMOCAP's own layout with Session1 to Session5: give the unpacked {RELEASE} folder"
-_NAMED = 3  # a warning names this many of what is missing
+_EXPECTED = f"IEMOCAP's own layout with Session1 to Session5: give the unpacked {RELEASE} folder"
 _TURN = r"(Ses0[1-5][FM]_\w+_[FM][0-9A-Za-z]*)"
 _EVALUATION = re.compile(rf"\s*\[[^\]]*\]\s*{_TURN}\s+(\w+)", re.ASCII)
 _TRANSCRIPTION = re.compile(rf"\s*{_TURN}\s*(?:\[[^\]]*\]\s*)?:(.*)", re.ASCII)
@@ -92,13 +92,18 @@ def read_iemocap(path: Path) -> Iterator[Utterance]:
     there = {utterance.id for utterance in utterances}
     evaluated = {turn.dialog for turn in turns}
     missing = [
-        _several("session", sorted(set(SESSIONS) - {turn.session for turn in turns})),
-        _several("evaluation file", sorted(transcribed - evaluated)),
-        _several("transcription file", sorted(evaluated - transcribed)),
-        _several("wav file", [turn.name for turn in wanted if turn.name not in there]),
+        several("session", sorted(set(SESSIONS) - {turn.session for turn in turns})),
+        several("evaluation file", sorted(transcribed - evaluated)),
+        several("transcription file", sorted(evaluated - transcribed)),
+        several("wav file", [turn.name for turn in wanted if turn.name not in there]),
     ]
     _warn_of_gaps(path, Counter(EMOTIONS[turn.label] for turn in wanted if turn.name in there), missing, ambiguous)
     yield from utterances
+
+
+def is_iemocap(path: Path) -> bool:
+    """Say whether a folder holds a session of IEMOCAP, or the release does that lies in it."""
+    return any((root / f"Session{number}" / "dialog").is_dir() for root in _roots(path) for number in SESSIONS)
 
 
 def parse_evaluation(line: str) -> tuple[str, str] | None:
@@ -113,14 +118,17 @@ def parse_transcription(line: str) -> tuple[str, str] | None:
     return (match[1], match[2].strip()) if match else None
 
 
+def _roots(path: Path) -> tuple[Path, Path]:
+    return (path, path / RELEASE)
+
+
 def _session_folders(path: Path) -> list[Path]:
-    if not path.is_dir():
-        raise InputError(f"{path}: {'is a file' if path.exists() else 'no such folder'}, {_EXPECTED}")
-    for root in (path, path / RELEASE):
+    check_folder(path, _EXPECTED)
+    for root in _roots(path):
         folders = [folder for number in SESSIONS if (folder := root / f"Session{number}").is_dir()]
         if folders:
             return folders
-    raise InputError(f"{path}: holds no Session folder, {_EXPECTED}")
+    raise InputError(f"{path}: holds no Session folder, expected {_EXPECTED}")
 
 
 def _read_turns(path: Path, folders: Sequence[Path]) -> tuple[list[_Turn], list[str]]:
@@ -169,14 +177,6 @@ def _lines(file: Path) -> Iterator[str]:
             yield line.decode("cp1252", errors="replace")
 
 
-def _several(what: str, names: Sequence[str]) -> str:
-    """Say `2 sessions (4, 5)`; nothing where there are none."""
-    if not names:
-        return ""
-    shown = ", ".join([*names[:_NAMED], *(["..."] if len(names) > _NAMED else [])])
-    return f"{len(names):,} {what}{'s' if len(names) > 1 else ''} ({shown})"
-
-
 def _warn_of_gaps(path: Path, found: Counter[str], missing: Sequence[str], ambiguous: Sequence[str]) -> None:
     """Say in one line how a copy differs from the full release; nothing where it does not."""
     lacks = [gap for gap in missing if gap]
@@ -186,7 +186,7 @@ def _warn_of_gaps(path: Path, found: Counter[str], missing: Sequence[str], ambig
     if lacks:
         reasons.append(f"missing: {', '.join(lacks)}")
     if ambiguous:
-        reasons.append(f"{_several('turn', ambiguous)} with two labels, the first taken")
+        reasons.append(f"{several('turn', ambiguous)} with two labels, the first taken")
     counts = ", ".join(f"{emotion} {found[emotion]:,} of {full:,}" for emotion, full in FULL_RELEASE.items())
     _log.warning(
         "%s: %s utterances, the full IEMOCAP release has %s (%s); %s",

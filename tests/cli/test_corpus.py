@@ -11,6 +11,8 @@ from edgeser.cli.corpus import UNKNOWN, measure_durations
 from edgeser.cli.main import main
 from edgeser.corpora import Utterance
 
+SPLIT_ROWS = [("sad", "train"), ("angry", "train"), ("sad", "dev"), ("angry", "test"), ("sad", "")]
+
 
 def counted(capsys: pytest.CaptureFixture, spec: str) -> dict:
     assert main(["corpus", spec, "--json"]) == 0
@@ -55,6 +57,84 @@ def test_text_has_a_row_for_each_session_and_speaker(iemocap: Path, capsys: pyte
     assert lines[-1].split(maxsplit=1)[1] == (
         "0.03 h in 50 recordings   mean 2.00 s   shortest 2.00 s   longest 2.00 s"
     )
+
+
+def test_a_plain_folder_is_recognised(iemocap: Path, capsys: pytest.CaptureFixture) -> None:
+    named = counted(capsys, f"iemocap:{iemocap}")
+    assert counted(capsys, str(iemocap)) == named
+    assert counted(capsys, str(iemocap.parent))["sessions"] == named["sessions"]
+
+
+@pytest.mark.parametrize(
+    ("reader", "name"),
+    [
+        ("lssed", "lssed/wav/a.flac"),
+        ("ravdess", "ravdess/Actor_02/03-01-01-01-02-02-02.flac"),
+        ("emodb", "emodb/wav/03a01Wa.flac"),
+        ("meld", "meld/MELD.Raw/dev_splits_complete/dia0_utt0.flac"),
+    ],
+)
+def test_each_corpus_is_recognised_by_its_layout(
+    reader: str, name: str, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    audio = tmp_path / name
+    audio.parent.mkdir(parents=True)
+    shutil.copy(clip, audio)
+    (tmp_path / "lssed").mkdir(exist_ok=True)
+    (tmp_path / "lssed" / "metadata.csv").write_text("file,emotion\na,sad\n")
+    (tmp_path / "meld").mkdir(exist_ok=True)
+    (tmp_path / "meld" / "dev_sent_emo.csv").write_text(
+        "Utterance,Speaker,Emotion,Dialogue_ID,Utterance_ID\nHi,Ross,sadness,0,0\n"
+    )
+    monkeypatch.setenv("HOME", str(tmp_path))
+    report = counted(capsys, f"~/{reader}")
+    assert (report["corpus"], report["utterances"]) == (f"{reader}:~/{reader}", 1)
+    assert report["durations"]["recordings"] == 1
+
+
+def test_a_plain_table_is_a_manifest(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    spec = manifest(tmp_path, f"a,{clip},sad,x,1,,\n")
+    assert counted(capsys, spec.removeprefix("manifest:"))["corpus"] == spec
+
+
+def test_official_splits_are_counted_in_their_order(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    rows = [f"{n},{clip},{label},{split}\n" for n, (label, split) in enumerate(SPLIT_ROWS)]
+    (tmp_path / "m.csv").write_text("id,audio,emotion,split\n" + "".join(rows))
+    report = counted(capsys, f"manifest:{tmp_path / 'm.csv'}")
+    assert report["splits"] == {
+        "train": {"angry": 1, "sad": 1},
+        "dev": {"angry": 0, "sad": 1},
+        "test": {"angry": 1, "sad": 0},
+        UNKNOWN: {"angry": 0, "sad": 1},
+    }
+    assert list(report["splits"]) == ["train", "dev", "test", UNKNOWN]
+    assert main(["corpus", f"manifest:{tmp_path / 'm.csv'}"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:7]]
+    assert rows == [
+        ["split", "angry", "sad", "total"],
+        ["train", "1", "1", "2"],
+        ["dev", "0", "1", "1"],
+        ["test", "1", "0", "1"],
+        [UNKNOWN, "0", "1", "1"],
+    ]
+
+
+def test_a_corpus_without_splits_has_no_table_of_them(iemocap: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["corpus", f"iemocap:{iemocap}"]) == 0
+    assert "split" not in capsys.readouterr().out
+
+
+def test_of_many_speakers_the_text_shows_those_who_speak_most(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    rows = [f"{n}-{speaker},{clip},sad,s{speaker:02d},1,,\n" for speaker in range(45) for n in range(1 + (speaker > 4))]
+    spec = manifest(tmp_path, "".join(rows))
+    assert len(counted(capsys, spec)["speakers"]) == 45
+    assert main(["corpus", spec]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    shown = [line.split()[0] for line in lines if line.startswith("s") and line[1:3].isdigit()]
+    assert shown == [f"s{speaker:02d}" for speaker in range(5, 45)]
+    assert "and 5 speakers with fewer utterances; --json names all" in lines
 
 
 def test_a_copy_with_gaps_is_counted_and_warned_about(
@@ -156,8 +236,10 @@ def test_nothing_readable(tmp_path: Path, capsys: pytest.CaptureFixture) -> None
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("iemocap", "corpus: got 'iemocap', expected manifest:PATH or iemocap:PATH"),
-        ("meld:x", "corpus: got 'meld:x', expected manifest:PATH or iemocap:PATH"),
+        ("iemocap", "corpus: got 'iemocap', expected manifest:PATH, iemocap:PATH, meld:PATH, "),
+        ("cremad:x", "corpus: got 'cremad:x', expected manifest:PATH, iemocap:PATH, meld:PATH, "),
+        (".", "corpus: . is laid out as none that is known: say which one it is, manifest:PATH, iemocap:PATH, "),
+        ("meld:.", ".: holds none of train_sent_emo.csv, dev_sent_emo.csv, test_sent_emo.csv, expected MELD's tables"),
         ("iemocap:gone", "gone: no such folder, expected IEMOCAP's own layout"),
         ("iemocap:.", ".: holds no Session folder, expected IEMOCAP's own layout"),
         ("manifest:gone.csv", "gone.csv: no such manifest"),

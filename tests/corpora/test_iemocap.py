@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from edgeser.corpora import Utterance, iemocap, leave_one_session_out, read_corpus
+from edgeser.corpora import Utterance, corpus_identity, iemocap, leave_one_session_out, read_corpus
 from edgeser.corpora.iemocap import FULL_RELEASE, parse_evaluation, parse_transcription
 from edgeser.runtime.audio import load_audio
 from edgeser.runtime.errors import InputError
@@ -268,9 +268,24 @@ def test_no_audio_at_all(copy: Path) -> None:
         read(copy)
 
 
-@pytest.mark.parametrize("spec", ["iemocap", "iemocap:", "IEMOCAP:x", "meld:x", ""])
+def test_a_home_folder_is_found(iemocap: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(iemocap.parent))
+    spec = f"iemocap:~/{iemocap.name}"
+    assert read_corpus(spec) == read_corpus(f"iemocap:{iemocap}")
+    assert corpus_identity(spec) == {"reader": "iemocap", "name": "IEMOCAP_full_release"}
+    with pytest.raises(InputError, match="got '~nobody-of-that-name/x', no such user or home: give the whole path"):
+        read_corpus("iemocap:~nobody-of-that-name/x")
+
+
+def test_a_file_is_named_by_its_content(corpus: str) -> None:
+    identity = corpus_identity(corpus)
+    assert identity.keys() == {"reader", "name", "sha256"}
+    assert len(identity["sha256"]) == 64
+
+
+@pytest.mark.parametrize("spec", ["iemocap", "iemocap:", "IEMOCAP:x", "cremad:x", ""])
 def test_an_unknown_reader_lists_all(spec: str) -> None:
-    with pytest.raises(InputError, match=f"got '{spec}', expected manifest:PATH or iemocap:PATH"):
+    with pytest.raises(InputError, match=f"got '{spec}', expected manifest:PATH, iemocap:PATH, .* or emodb:PATH"):
         read_corpus(spec)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeser.corpora import Utterance, leave_one_session_out, read_corpus, train_on_all
+from edgeser.corpora import Utterance, read_corpus
 from edgeser.runtime.errors import InputError
 
 
@@ -55,30 +55,3 @@ def test_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_bytes(b"id,audio\na,\xff.wav\n")
     with pytest.raises(InputError, match="not readable as UTF-8 CSV"):
         read_corpus(f"manifest:{tmp_path / 'm.csv'}")
-
-
-def session(name: str, count: int) -> list[Utterance]:
-    return [Utterance(f"{name}{i}", Path("x.wav"), "sad", session=name) for i in range(count)]
-
-
-def test_each_session_is_held_out_once_and_never_leaks() -> None:
-    utterances = session("2", 3) + session("1", 2) + session("3", 1)
-    folds = leave_one_session_out(utterances)
-    assert [fold.name for fold in folds] == ["1", "2", "3"]
-    for fold in folds:
-        assert {u.session for u in fold.test} == {fold.name}
-        assert not {u.session for u in fold.train} & {fold.name}
-        assert len(fold.train) + len(fold.test) == 6
-    assert [fold.name for fold in leave_one_session_out(utterances, ["3"])] == ["3"]
-    assert train_on_all(utterances).test == ()
-
-
-@pytest.mark.parametrize("utterances", [session("1", 3), session("1", 2) + session("", 1)])
-def test_too_few_sessions(utterances: list[Utterance]) -> None:
-    with pytest.raises(InputError, match="leave-one-session-out needs two or more, on every row"):
-        leave_one_session_out(utterances)
-
-
-def test_an_unknown_session() -> None:
-    with pytest.raises(InputError, match="got 7, the corpus has 1, 2"):
-        leave_one_session_out(session("1", 1) + session("2", 1), ["7"])

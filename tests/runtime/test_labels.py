@@ -14,6 +14,7 @@ CORPORA = {
     "iemocap": "ang hap exc sad neu fru fea sur dis",
     "meld": "anger disgust fear joy neutral sadness surprise",
     "ravdess": "neutral calm happy sad angry fearful disgust surprised",
+    "lssed": "angry neutral fear happy sad bored disgusted excited surprised",
     "emodb": "anger boredom disgust anxiety happiness sadness neutral",
 }
 
