@@ -6,7 +6,7 @@ import collections
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +18,17 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from edgeser.export_tools.key_sparse import DOMAIN, NAME, VERSION, key_sparse_function
+from edgeser.export_tools import drop_attention, key_sparse
+from edgeser.export_tools.key_sparse import DOMAIN, VERSION
 from edgeser.models import EmotionModel
 
 OPSET = 18  # JetPack 6's TensorRT 10.3 and the last ONNX Runtime for Python 3.10 read it
 IR_VERSION = 10
+# The operators that a graph may hold as single nodes, by name: what gives each its meaning.
+FUNCTIONS: Mapping[str, Callable[[], onnx.FunctionProto]] = {
+    key_sparse.NAME: key_sparse.key_sparse_function,
+    drop_attention.NAME: drop_attention.drop_attention_function,
+}
 # A product and its bias stay apart, and query, key and value too: engines fuse them as they like, weights keep their
 # names in both lowerings, and no reshapes stand around every product.
 _SKIPPED = ["fuse_matmul_add_bias_into_gemm", "fuse_matmul_add_bias_into_gemm_batched", "fuse_qkv"]
@@ -55,16 +61,27 @@ def lower(model: EmotionModel, temperature: float = 1.0) -> Lowerings:
         model: The model.
         temperature: What its logits are divided by.
     """
-    plugin = _export(model, temperature)
-    if not any(node.domain == DOMAIN for node in plugin.graph.node):
+    return both_lowerings(_export(model, temperature))
+
+
+def both_lowerings(plugin: onnx.ModelProto) -> Lowerings:
+    """Return both lowerings of a graph fresh from the exporter, with the bodies of those functions that it uses."""
+    plugin.ir_version = IR_VERSION
+    _tidy(plugin)
+    used = _own_operators(plugin)
+    if not used:
         return Lowerings(simplify(plugin), None)
-    plugin.functions.append(key_sparse_function())
+    plugin.functions.extend(FUNCTIONS[name]() for name in sorted(used))
     portable = onnx.inliner.inline_local_functions(plugin)
     for i, opset in reversed(list(enumerate(portable.opset_import))):
         if opset.domain == DOMAIN:
             del portable.opset_import[i]
     onnx.checker.check_model(plugin, full_check=True)
     return Lowerings(simplify(portable), plugin)
+
+
+def _own_operators(proto: onnx.ModelProto) -> set[str]:
+    return {node.op_type for node in proto.graph.node if node.domain == DOMAIN}
 
 
 class _GraphContract(nn.Module):
@@ -117,10 +134,8 @@ def _export(model: EmotionModel, temperature: float) -> onnx.ModelProto:
         )
     assert program is not None  # `f` is not given, so the exporter returns the program
     proto: onnx.ModelProto = program.model_proto
-    proto.ir_version = IR_VERSION
     name_weights(proto, model)
     assert [value.name for value in proto.graph.input] == list(example)
-    _tidy(proto)
     return proto
 
 
@@ -140,7 +155,7 @@ def _tidy(proto: onnx.ModelProto) -> None:
             del proto.opset_import[i]
     if DOMAIN in used and DOMAIN not in {opset.domain for opset in proto.opset_import}:
         proto.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
-    unknown = {node.op_type for node in proto.graph.node if node.domain == DOMAIN} - {NAME}
+    unknown = _own_operators(proto) - set(FUNCTIONS)
     assert not unknown, f"no function body for {unknown}"
 
 

@@ -1,10 +1,12 @@
-"""The key-sparse attention kernels on a CUDA GPU: right at every length, and how fast beside their peers.
+"""The attention kernels on a CUDA GPU: right at every length, and how fast beside their peers.
 
   python benchmarks/gpu/kernels.py -o kernels.md
   python benchmarks/gpu/kernels.py --batches 1,8,64 --length 460 --dim 64 --keep-rate 0.5
+  python benchmarks/gpu/kernels.py --offsets 0,1,3 --dim 128 --keep-rate 0.1
 
-Needs PyTorch with CUDA, and nvcc or NVRTC. First, the kernels are checked against double precision at the lengths 1,
-20, 230, 460 and 1024. Then they are timed, call by call in turn, against PyTorch eager, `torch.compile` and dense
+Key-sparse attention; with `--offsets`, drop attention with these distances in its static mask. Needs PyTorch with
+CUDA, and nvcc or NVRTC. First, the kernels are checked against double precision at the lengths 1, 20, 230, 460 and
+1024. Then they are timed, call by call in turn, against PyTorch eager, `torch.compile` and dense
 `scaled_dot_product_attention`, without and with a mask of padded keys; dense attention leaves out the importance and
 the selection. Each is captured as a CUDA graph, so that times are the GPU's and not Python's; `--no-graph` starts them
 anew. Status 1: a check failed; 2: bad usage, or no GPU.
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeser.export_tools.plugins.driver import driver
 from edgeser.export_tools.plugins.kernels import Kernels
-from edgeser.export_tools.plugins.launches import AttentionProblem
+from edgeser.export_tools.plugins.launches import AttentionProblem, DropProblem
 
 if TYPE_CHECKING:  # only with a GPU
     import torch
@@ -43,6 +45,7 @@ class Options:
     heads: int
     dim: int
     keep_rate: float
+    offsets: tuple[int, ...] | None
     dtypes: tuple[str, ...]
     repeats: int
     graph: bool
@@ -81,6 +84,7 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument("--heads", type=_positive, default=8)
     parser.add_argument("--dim", type=_positive, default=64, help="D, width of a head, at most 128")
     parser.add_argument("--keep-rate", type=float, default=0.5, help="share of the keys that stay")
+    parser.add_argument("--offsets", type=_offsets, help="drop attention with these distances, for example 0,1,3")
     parser.add_argument("--dtypes", default="float32,float16", help="float32, float16 or both")
     parser.add_argument("--repeats", type=_positive, default=50, help="timed calls of each")
     parser.add_argument("--no-graph", dest="graph", action="store_false", help="start kernels anew for each call")
@@ -105,19 +109,28 @@ def _positives(text: str) -> tuple[int, ...]:
     return tuple(_positive(part) for part in text.split(","))
 
 
+def _offsets(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
+
+
+def problem(batch: int, length: int, options: Options, dtype: str) -> AttentionProblem:
+    """Return what there is to compute: key-sparse attention, or drop attention where there are offsets."""
+    keep, scale = max(1, int(length * options.keep_rate)), options.dim**-0.5
+    sizes = (batch, options.heads, length, length, options.dim, keep, scale, dtype == "float16")
+    return AttentionProblem(*sizes) if options.offsets is None else DropProblem(*sizes, options.offsets)
+
+
 class Fused:
     """The kernels on tensors of one shape: inputs, outputs and workspace stay where they are, as in an engine."""
 
-    def __init__(self, q: Tensor, k: Tensor, v: Tensor, key_length: Tensor, keep: int, scale: float) -> None:
+    def __init__(self, given: AttentionProblem, q: Tensor, k: Tensor, v: Tensor, key_length: Tensor) -> None:
         import torch
 
-        batch, heads, queries, dim = q.shape
-        is_half = q.dtype == torch.float16
-        self.problem = AttentionProblem(batch, heads, queries, k.shape[2], dim, keep, scale, is_half)
+        self.problem = given
         self.inputs = [q, k, v, key_length]
         self.outputs = [torch.full_like(q, torch.nan), torch.full_like(k[..., 0], torch.nan)]
         self.workspace = torch.zeros(self.problem.workspace_bytes, dtype=torch.uint8, device=q.device)
-        self.kernels = Kernels("key_sparse_attention", {"HEAD_DIM": self.problem.head_dim})
+        self.kernels = Kernels(self.problem.source, {"HEAD_DIM": self.problem.head_dim})
         addresses = [[tensor.data_ptr() for tensor in tensors] for tensors in (self.inputs, self.outputs)]
         processors = driver().processors
         self.launches = self.problem.launches(*addresses, self.workspace.data_ptr(), processors)
@@ -156,13 +169,19 @@ def check(length: int, options: Options, dtype: str) -> Check:
 
     q, k, v = draw(2, length, options, dtype)
     key_length = torch.tensor([length, length // 2 + 1], dtype=torch.int32, device="cuda")
-    scale = options.dim**-0.5
-    fused = Fused(q, k, v, key_length, max(1, int(length * options.keep_rate)), scale)
+    given = problem(2, length, options, dtype)
+    fused = Fused(given, q, k, v, key_length)
     fused()
     torch.cuda.synchronize()
-    weights = attention_weights(q.double(), k.double(), key_length, scale)
+    weights = attention_weights(q.double(), k.double(), key_length, given.scale)
     kept = fused.kept()
-    expected = [torch.matmul(weights * kept.unsqueeze(2), v.double()), weights.sum(dim=2)]
+    mask = kept.unsqueeze(2)
+    if isinstance(given, DropProblem):
+        place = torch.arange(length, device="cuda")
+        weights = weights * (place < key_length[:, None])[:, None, :, None]
+        offsets = torch.tensor(given.offsets, device="cuda")
+        mask = mask & kept.unsqueeze(3) | torch.isin((place[:, None] - place).abs(), offsets)
+    expected = [torch.matmul(weights * mask, v.double()), weights.sum(dim=2)]
     errors = [
         float((found.double() - want).abs().max() / want.abs().max())
         for found, want in zip(fused.outputs, expected, strict=True)
@@ -170,18 +189,24 @@ def check(length: int, options: Options, dtype: str) -> Check:
     return Check(dtype, length, *errors)
 
 
-def peers(q: Tensor, k: Tensor, v: Tensor, key_length: Tensor, keep: int, scale: float) -> dict[str, Call]:
+def peers(given: AttentionProblem, q: Tensor, k: Tensor, v: Tensor, key_length: Tensor) -> dict[str, Call]:
     """Return what the kernels are timed against."""
     import torch
     from torch.nn import functional
 
-    from edgeser.nn.attention import key_sparse_attention
+    from edgeser.nn.attention import drop_attention, key_sparse_attention
 
-    compiled = torch.compile(key_sparse_attention, dynamic=False)
+    scale = given.scale
+    arguments: tuple[Any, ...] = (q, k, v, key_length, given.keep, scale)
+    eager: Callable[..., Any] = key_sparse_attention
+    if isinstance(given, DropProblem):
+        arguments = (q, k, v, key_length, given.keep, given.offsets, scale)
+        eager = drop_attention
+    compiled = torch.compile(eager, dynamic=False)
     mask = (torch.arange(k.shape[2], device=k.device) < key_length[:, None])[:, None, None, :]
     return {
-        "eager": lambda: key_sparse_attention(q, k, v, key_length, keep, scale),
-        "compile": lambda: compiled(q, k, v, key_length, keep, scale),
+        "eager": lambda: eager(*arguments),
+        "compile": lambda: compiled(*arguments),
         "dense": lambda: functional.scaled_dot_product_attention(q, k, v, scale=scale),
         "dense masked": lambda: functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale),
     }
@@ -209,7 +234,7 @@ def time_one(batch: int, options: Options, dtype: str) -> Timing:
 
     q, k, v = draw(batch, options.length, options, dtype)
     key_length = torch.full((batch,), options.length, dtype=torch.int32, device="cuda")
-    arguments = (q, k, v, key_length, max(1, int(options.length * options.keep_rate)), options.dim**-0.5)
+    arguments = (problem(batch, options.length, options, dtype), q, k, v, key_length)
     calls: dict[str, Call] = {}
     for name, call in {"fused": Fused(*arguments), **peers(*arguments)}.items():
         try:
@@ -237,10 +262,13 @@ def time_one(batch: int, options: Options, dtype: str) -> Timing:
 
 def report(device: str, options: Options, checks: Sequence[Check], timings: Sequence[Timing]) -> str:
     """Return the results in Markdown; peers as ratios, above 1 where the kernels are faster."""
+    operator, mask = "Key-sparse", ""
+    if options.offsets is not None:
+        operator, mask = "Drop", f", offsets {', '.join(map(str, options.offsets))}"
     lines = [
-        f"## Key-sparse attention on {device}",
+        f"## {operator} attention on {device}",
         "",
-        f"{options.heads} heads of {options.dim}, keep rate {options.keep_rate:g}. "
+        f"{options.heads} heads of {options.dim}, keep rate {options.keep_rate:g}{mask}. "
         "Errors are relative to the largest value.",
         "",
         "| type | length | error of context | of importance | tolerance | |",

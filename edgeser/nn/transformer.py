@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from edgeser.nn.attention import MultiHeadAttention
+from edgeser.nn.attention import Attend, MultiHeadAttention
 
 
 class Stream(NamedTuple):
@@ -33,7 +33,7 @@ class LayerSizes:
 
     Attributes:
         width: Width of the rows.
-        ffn: Hidden width of the feed-forward network.
+        ffn: Hidden width of the feed-forward network; 0 for layers without one.
         heads: Attention heads.
         dropout: On attention output and feed-forward layers.
         attention_dropout: On attention weights.
@@ -55,19 +55,21 @@ class TransformerLayer(nn.Module):
 
     Args:
         sizes: Widths, heads and dropout.
-        keep_rate: Share of the keys that key-sparse attention keeps; `None` for vanilla attention.
+        attend: What the attention keeps, one of `edgeser.nn.sparsity`; `None` for vanilla attention.
         key_width: Width of the other modality's rows, for cross attention; `None` for self attention.
     """
 
-    def __init__(self, sizes: LayerSizes, keep_rate: float | None, key_width: int | None = None) -> None:
+    def __init__(self, sizes: LayerSizes, attend: Attend | None, key_width: int | None = None) -> None:
         super().__init__()
         width, ffn, dropout = sizes.width, sizes.ffn, sizes.dropout
         self.norm_query = nn.LayerNorm(width)
         self.norm_key = None if key_width is None else nn.LayerNorm(key_width)
-        self.attention = MultiHeadAttention(width, sizes.heads, keep_rate, sizes.attention_dropout, key_width)
+        self.attention = MultiHeadAttention(width, sizes.heads, attend, sizes.attention_dropout, key_width)
         self.norm_attention = nn.LayerNorm(width)
-        self.ffn = nn.Sequential(nn.Linear(width, ffn), nn.ReLU(), nn.Dropout(dropout), nn.Linear(ffn, width))
-        self.norm_ffn = nn.LayerNorm(width)
+        self.ffn: nn.Sequential | None = None
+        if ffn:
+            self.ffn = nn.Sequential(nn.Linear(width, ffn), nn.ReLU(), nn.Dropout(dropout), nn.Linear(ffn, width))
+            self.norm_ffn = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Stream, other: Stream | None = None) -> tuple[Stream, Tensor]:
@@ -84,8 +86,29 @@ class TransformerLayer(nn.Module):
             value = self.norm_key(other.rows)
             attended, importance = self.attention(query, value + other.positions, value, other.length)
         rows = self.norm_attention(residual + self.dropout(attended))
-        rows = self.norm_ffn(rows + self.dropout(self.ffn(rows)))
+        if self.ffn is not None:
+            rows = self.norm_ffn(rows + self.dropout(self.ffn(rows)))
         return x.with_rows(rows), importance
+
+
+class DecoderLayer(nn.Module):
+    """Self attention, then attention to another stream, then a feed-forward network (Vaswani et al. 2017).
+
+    Args:
+        sizes: Widths, heads and dropout of the stream that asks.
+        key_width: Width of the other stream's rows.
+    """
+
+    def __init__(self, sizes: LayerSizes, key_width: int) -> None:
+        super().__init__()
+        self.own = TransformerLayer(replace(sizes, ffn=0), None)
+        self.cross = TransformerLayer(sizes, None, key_width)
+
+    def forward(self, x: Stream, other: Stream) -> tuple[Stream, Tensor, Tensor]:
+        """Return `x` with new rows, the importance of its own rows `(N, H, T)` and of the other's `(N, H, Tk)`."""
+        x, own = self.own(x)
+        x, others = self.cross(x, other)
+        return x, own, others
 
 
 class CrossAttentionBlock(nn.Module):
@@ -96,14 +119,14 @@ class CrossAttentionBlock(nn.Module):
     Args:
         sizes: Widths, heads and dropout of the modality that asks.
         key_width: Width of the other modality's rows.
-        keep_rate: Share of the keys that stay; `None` for vanilla attention.
+        attend: What both attentions keep; `None` for vanilla attention.
         mask_padding: Whether the self attention leaves padded rows out; the published system does not.
     """
 
-    def __init__(self, sizes: LayerSizes, key_width: int, keep_rate: float | None, mask_padding: bool) -> None:
+    def __init__(self, sizes: LayerSizes, key_width: int, attend: Attend | None, mask_padding: bool) -> None:
         super().__init__()
-        self.cross = TransformerLayer(sizes, keep_rate, key_width)
-        self.fuse = TransformerLayer(sizes, keep_rate)
+        self.cross = TransformerLayer(sizes, attend, key_width)
+        self.fuse = TransformerLayer(sizes, attend)
         self.mask_padding = mask_padding
 
     def forward(self, x: Stream, other: Stream) -> Stream:

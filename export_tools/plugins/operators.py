@@ -8,11 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
+
 from edgeser.export_tools.plugins.kernels import Kernels
 from edgeser.runtime.errors import InputError
 
 Shape = Sequence[int]
 Dim = TypeVar("Dim")
+Attribute = int | float | tuple[int, ...]
+_KINDS: dict[str, type] = {"int": int, "float": float, "tuple[int, ...]": tuple}
 
 
 class Operator(ABC):
@@ -31,13 +35,12 @@ class Operator(ABC):
 
     @classmethod
     def attributes(cls) -> dict[str, type]:
-        """Return the attributes' types, `int` or `float`, by name."""
-        types = {"int": int, "float": float}
-        return {field.name: types[str(field.type)] for field in fields(cls)}  # type: ignore[arg-type]
+        """Return the attributes' types, `int`, `float` or `tuple` (of whole numbers, at least one), by name."""
+        return {field.name: _KINDS[str(field.type)] for field in fields(cls)}  # type: ignore[arg-type]
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Operator:
-        """Make the operator from attributes by name; unknown ones are ignored.
+        """Make the operator from attributes by name, each a number or an array; unknown ones are ignored.
 
         Raises:
             InputError: An attribute is missing.
@@ -47,7 +50,7 @@ class Operator(ABC):
         if missing:
             got = ", ".join(values) or "none"
             raise InputError(f"{cls.name}: attributes {', '.join(missing)} are missing, got {got}")
-        return cls(**{name: kind(values[name]) for name, kind in wanted.items()})
+        return cls(**{name: _read(kind, values[name]) for name, kind in wanted.items()})
 
     @abstractmethod
     def output_shapes(self, inputs: Sequence[Sequence[Dim]]) -> list[list[Dim]]:
@@ -76,6 +79,12 @@ class Operator(ABC):
         Raises:
             EngineError: The kernels cannot be compiled or started.
         """
+
+
+def _read(kind: type, value: Any) -> Attribute:
+    numbers = np.asarray(value).reshape(-1).tolist()
+    found: Attribute = tuple(map(int, numbers)) if kind is tuple else kind(numbers[0])
+    return found
 
 
 @functools.cache

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeser.export_tools.plugins.operators import Operator
+from edgeser.export_tools.plugins.operators import Attribute, Operator
 
 VERSION = "1"
+_DEFAULTS: dict[type, Attribute] = {int: 0, float: 0.0, tuple: (0,)}
 
 
 def make_creator(trt: ModuleType, operator: type[Operator], namespace: str) -> Any:
@@ -30,19 +31,19 @@ def make_creator(trt: ModuleType, operator: type[Operator], namespace: str) -> A
             self.name = operator.name
             self.plugin_version = VERSION
             self.plugin_namespace = namespace
-            self.defaults = _arrays({name: kind(0) for name, kind in operator.attributes().items()})
+            self.defaults = _arrays({name: _DEFAULTS[kind] for name, kind in operator.attributes().items()})
             self.field_names = _fields(trt, self.defaults)
 
         def create_plugin(self, name: str, fields: Any, phase: Any) -> Any:
-            values = {field.name: np.asarray(field.data).reshape(-1)[0] for field in fields if field.size}
-            return plugin_class(operator.from_values(values))
+            return plugin_class(operator.from_values({field.name: field.data for field in fields if field.size}))
 
     return Creator()
 
 
-def _arrays(values: Mapping[str, int | float]) -> dict[str, NDArray[Any]]:
+def _arrays(values: Mapping[str, Attribute]) -> dict[str, NDArray[Any]]:
     return {
-        name: np.array([value], np.int32 if isinstance(value, int) else np.float32) for name, value in values.items()
+        name: np.atleast_1d(np.asarray(value, np.float32 if isinstance(value, float) else np.int32))
+        for name, value in values.items()
     }
 
 

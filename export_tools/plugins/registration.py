@@ -5,13 +5,14 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
+from edgeser.export_tools.plugins.drop_attention import DropAttention
 from edgeser.export_tools.plugins.key_sparse_attention import KeySparseAttention
 from edgeser.export_tools.plugins.operators import Operator
 from edgeser.export_tools.plugins.plugin import VERSION, make_creator
 from edgeser.export_tools.plugins.top_k_mask import TopKMask
 from edgeser.runtime.errors import EngineError
 
-OPERATORS: tuple[type[Operator], ...] = (KeySparseAttention, TopKMask)
+OPERATORS: tuple[type[Operator], ...] = (KeySparseAttention, DropAttention, TopKMask)
 # TensorRT's ONNX parser looks where the node's attribute `plugin_namespace` says, by default nowhere (""); newer ones
 # try the node's domain as well.
 NAMESPACES = ("", "edgeser")

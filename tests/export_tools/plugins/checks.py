@@ -1,4 +1,4 @@
-"""Inputs for the kernels, and whether what came out is what `reference` says."""
+"""Inputs for the attention kernels, and whether what came out is what `reference` says."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeser.export_tools.plugins.launches import AttentionProblem
+from edgeser.export_tools.plugins.launches import AttentionProblem, DropProblem
 
 TOLERANCE = {"float32": 1e-5, "float16": 2e-3}  # of the largest value
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What one key-sparse attention is computed from."""
+    """What one attention is computed from."""
 
     problem: AttentionProblem
     q: NDArray[Any]
@@ -46,6 +46,18 @@ def problem(
     return AttentionProblem(*sizes, keep, sizes[-1] ** -0.5 if scale is None else scale, dtype == "float16")
 
 
+def drop_problem(
+    sizes: tuple[int, int, int, int],
+    keep: int,
+    offsets: tuple[int, ...],
+    dtype: str = "float32",
+    scale: float | None = None,
+) -> DropProblem:
+    """A problem of the sizes N, H, T, D."""
+    n, h, t, d = sizes
+    return DropProblem(n, h, t, t, d, keep, d**-0.5 if scale is None else scale, dtype == "float16", offsets)
+
+
 def draw(given: AttentionProblem, lengths: Sequence[int] = (), seed: int = 0, spread: float = 1.5) -> Inputs:
     """Normal numbers; what lies past a sample's length is NaN, which must not get into any result."""
     rng = np.random.default_rng(seed)
@@ -56,6 +68,8 @@ def draw(given: AttentionProblem, lengths: Sequence[int] = (), seed: int = 0, sp
     for sample, length in enumerate(key_length):
         k[sample, :, max(0, length) :] = np.nan
         v[sample, :, max(0, length) :] = np.nan
+        if isinstance(given, DropProblem):
+            q[sample, :, max(0, length) :] = np.nan
     return Inputs(given, q, k, v, key_length)
 
 
@@ -67,16 +81,31 @@ def check(inputs: Inputs, outputs: Outputs, reference: ModuleType) -> None:
     """
     given = inputs.problem
     tolerance = TOLERANCE[str(inputs.q.dtype)]
-    v = np.nan_to_num(inputs.v)
-    weights = reference.attention_weights(inputs.q, inputs.k, inputs.key_length, given.scale)
+    q, v = np.nan_to_num(inputs.q), np.nan_to_num(inputs.v)
+    weights = reference.attention_weights(q, inputs.k, inputs.key_length, given.scale)
+    if isinstance(given, DropProblem):
+        weights = reference.without_padded_queries(weights, inputs.key_length)
     sums = reference.importance(weights)
     assert_near(outputs.importance, sums, tolerance)
+    kept = _check_kept(inputs, outputs, sums, reference)
+    if isinstance(given, DropProblem):
+        expected = reference.drop_context(weights, reference.drop_mask(kept, given.offsets), v)
+    else:
+        expected = reference.context(weights, kept, v)
+    assert_near(outputs.context, expected, tolerance)
+
+
+def _check_kept(inputs: Inputs, outputs: Outputs, sums: NDArray[Any], reference: ModuleType) -> NDArray[np.bool_]:
+    given = inputs.problem
     assert len(outputs.kept) == given.batch * given.heads
     kept = np.zeros((given.batch * given.heads, given.keys), bool)
     for row, places in zip(kept, outputs.kept, strict=True):
         assert (np.diff(places) > 0).all(), "the list of kept keys is not in order"
         row[places] = True
     kept = kept.reshape(sums.shape)
+    if given.keep == 0:
+        assert not kept.any(), "a row was kept"
+        return kept
     valid = np.arange(given.keys) < np.clip(inputs.key_length, 0, given.keys)[:, None, None]
     assert not (kept & ~valid).any(), "a padded key was kept"
     threshold = np.where(reference.kept_keys(sums, given.keep), sums, np.inf).min(-1, keepdims=True)
@@ -84,7 +113,7 @@ def check(inputs: Inputs, outputs: Outputs, reference: ModuleType) -> None:
     assert (kept | ~valid)[np.broadcast_to(sums > threshold + margin, kept.shape)].all(), "a key is missing"
     assert not kept[np.broadcast_to(sums < threshold - margin, kept.shape)].any(), "a key is too many"
     assert (kept.sum(-1) >= np.minimum(given.keep, valid.sum(-1))).all(), "too few keys were kept"
-    assert_near(outputs.context, reference.context(weights, kept, v), tolerance)
+    return kept
 
 
 def assert_near(found: NDArray[Any], expected: NDArray[Any], tolerance: float) -> None:

@@ -57,7 +57,7 @@ def emulated(emulation: ModuleType, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def attend(emulation: ModuleType, emulated: Callable[..., Any], checks: ModuleType) -> Callable[..., Any]:
-    """Run key-sparse attention's kernels on the CPU: `(inputs, processors=1, order="in turn")` -> `Outputs`."""
+    """Run an attention's kernels on the CPU: `(inputs, processors=1, order="in turn")` -> `Outputs`."""
 
     def run(inputs: Any, processors: int = 1, order: str = "in turn") -> Any:
         given, memory = inputs.problem, emulation.Memory()
@@ -69,7 +69,7 @@ def attend(emulation: ModuleType, emulated: Callable[..., Any], checks: ModuleTy
         workspace = memory.empty((given.workspace_bytes,), np.uint8)
         addresses = [[array.ctypes.data for array in arrays] for arrays in (placed, results)]
         launches = given.launches(*addresses, workspace.ctypes.data, processors)
-        kernels = emulated("key_sparse_attention", HEAD_DIM=given.head_dim)
+        kernels = emulated(given.source, HEAD_DIM=given.head_dim)
         kernels.run(launches, order=order)
         memory.check()
         return checks.Outputs(*results, given.kept_keys(workspace))

@@ -369,3 +369,10 @@ inline void wait_for_copies()
         groups.erase(groups.begin());
     }
 }
+
+// A kernel as a function that ctypes can call.
+#define EMULATE(NAME)                                                                                                  \
+    extern "C" void emulate_##NAME(const int *grid, int threads, int order, void **arguments)                          \
+    {                                                                                                                  \
+        emulation::launch(NAME, grid, threads, order, arguments);                                                      \
+    }

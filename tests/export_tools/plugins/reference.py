@@ -1,7 +1,8 @@
-"""Key-sparse attention as the KS-Transformer paper writes it, slow and plain, in double precision."""
+"""Key-sparse and drop attention as their papers write them, slow and plain, in double precision."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,3 +42,21 @@ def kept_keys(sums: Doubles, keep: int) -> Mask:
 def context(weights: Doubles, kept: Mask, v: NDArray[Any]) -> Doubles:
     """Equation 3: the weights of the keys that stay, not renormalised, times the values, `(N, H, Tq, D)`."""
     return np.asarray((weights * kept[:, :, None, :]) @ v.astype(np.float64))
+
+
+def without_padded_queries(weights: Doubles, length: NDArray[np.int32]) -> Doubles:
+    """In drop attention, queries are the keys' rows: where they are padding, they weigh nothing and do not vote."""
+    valid = np.arange(weights.shape[2]) < np.asarray(length)[:, None]
+    return np.asarray(weights * valid[:, None, :, None])
+
+
+def drop_mask(kept: Mask, offsets: Sequence[int]) -> Mask:
+    """DropFormer's equations 2 and 3: between rows that both are kept, or one of the offsets apart, `(N, H, T, T)`."""
+    place = np.arange(kept.shape[-1])
+    static = np.isin(np.abs(place[:, None] - place), list(offsets))
+    return np.asarray(kept[:, :, :, None] & kept[:, :, None, :] | static)
+
+
+def drop_context(weights: Doubles, mask: Mask, v: NDArray[Any]) -> Doubles:
+    """DropFormer's equation 4, `(N, H, T, D)`."""
+    return np.asarray((weights * mask) @ v.astype(np.float64))

@@ -11,6 +11,8 @@ from types import ModuleType
 
 import pytest
 
+from edgeser.export_tools.plugins.launches import AttentionProblem, DropProblem
+
 FOLDER = Path(__file__).parents[3] / "benchmarks" / "gpu"
 
 
@@ -28,13 +30,14 @@ def benchmark() -> ModuleType:
 def test_arguments(benchmark: ModuleType) -> None:
     options = benchmark.parse([])
     assert options == benchmark.Options(
-        (1, 2, 4, 8, 16, 32, 64), 460, 8, 64, 0.5, ("float32", "float16"), 50, True, None
+        (1, 2, 4, 8, 16, 32, 64), 460, 8, 64, 0.5, None, ("float32", "float16"), 50, True, None
     )
     given = (
-        "--batches 1,64 --length 230 --heads 4 --dim 32 --keep-rate 0.25 --dtypes float16 --repeats 7 --no-graph -o x"
+        "--batches 1,64 --length 230 --heads 4 --dim 32 --keep-rate 0.25 --offsets 0,2 --dtypes float16 --repeats 7 "
+        "--no-graph -o x"
     )
     options = benchmark.parse(given.split())
-    assert options == benchmark.Options((1, 64), 230, 4, 32, 0.25, ("float16",), 7, False, Path("x"))
+    assert options == benchmark.Options((1, 64), 230, 4, 32, 0.25, (0, 2), ("float16",), 7, False, Path("x"))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +79,18 @@ def test_report(benchmark: ModuleType) -> None:
         "|---|---:|---:|---:|---:|---:|---:|",
         "| float16 | 8 | 0.0500 | 4.00 | 2.00 | 0.80 | failed |",
     ]
+    lines = benchmark.report("A GPU", benchmark.parse(["--offsets", "0,1,3"]), checks, timings).splitlines()
+    assert lines[0] == "## Drop attention on A GPU"
+    assert lines[2].startswith("8 heads of 64, keep rate 0.5, offsets 0, 1, 3. Errors")
     assert not benchmark.Check("float32", 1, float("nan"), 0.0).is_right
+
+
+def test_problems(benchmark: ModuleType) -> None:
+    """Key-sparse attention, and with offsets drop attention; one key at least is kept."""
+    given = benchmark.problem(2, 20, benchmark.parse(["--keep-rate", "0.1"]), "float16")
+    assert given == AttentionProblem(2, 8, 20, 20, 64, 2, 0.125, True)
+    given = benchmark.problem(2, 1, benchmark.parse(["--offsets", "0,2"]), "float32")
+    assert given == DropProblem(2, 8, 1, 1, 64, 1, 0.125, False, (0, 2))
 
 
 def test_no_gpu(benchmark: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

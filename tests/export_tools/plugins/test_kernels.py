@@ -15,7 +15,7 @@ from edgeser.export_tools.plugins import driver as driver_module
 from edgeser.export_tools.plugins import kernels as kernels_module
 from edgeser.export_tools.plugins.driver import Driver, driver
 from edgeser.export_tools.plugins.kernels import Kernels
-from edgeser.export_tools.plugins.launches import AttentionProblem, Launch, MaskProblem
+from edgeser.export_tools.plugins.launches import AttentionProblem, DropProblem, Launch, MaskProblem
 from edgeser.runtime.errors import EngineError, InputError
 
 
@@ -123,6 +123,33 @@ def test_problems_that_no_kernel_takes() -> None:
         MaskProblem(1, 1, 1, 1, -1)
 
 
+@pytest.mark.parametrize(
+    ("rows", "keep", "offsets", "message"),
+    [
+        ((9, 8), 1, (0,), "drop attention: got 9 queries and 8 keys, expected the same rows"),
+        ((9, 9), 0, (), "keep: got 0, expected at least 1, or 0 and offsets"),
+        ((9, 9), -1, (0,), "keep: got -1"),
+        ((9, 9), 1, (0, 64), r"got offsets \(0, 64\), expected 0 to 63: the portable graph takes any"),
+        ((9, 9), 1, (-1,), r"got offsets \(-1,\), expected 0 to 63"),
+        ((0, 0), 1, (), r"drop attention: got sizes \(1, 1, 0, 0, 1\)"),
+    ],
+)
+def test_drop_problems_that_no_kernel_takes(
+    rows: tuple[int, int], keep: int, offsets: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        DropProblem(1, 1, *rows, 1, keep, 1.0, False, offsets)
+
+
+def test_offsets_are_bits() -> None:
+    """The last kernel's arguments before its result: a bit for each distance, and the largest."""
+    for offsets, expected in (((0, 1, 3, 3), (0b1011, 3)), ((63,), (1 << 63, 63)), ((), (0, -1))):
+        given = DropProblem(1, 1, 9, 9, 4, 1, 1.0, False, offsets)
+        *_, bits, largest, context = given.launches([1] * 4, [2] * 2, 1, 1)[-1].arguments[:-5]
+        assert (bits, largest, context) == (*expected, 2)
+        assert (bits.dtype, largest.dtype) == (np.uint64, np.int32)
+
+
 @pytest.mark.parametrize(("dim", "expected"), [(1, 32), (32, 32), (33, 64), (96, 96), (97, 128), (128, 128)])
 def test_head_dims(dim: int, expected: int) -> None:
     assert AttentionProblem(1, 1, 1, 1, dim, 1, 1.0).head_dim == expected
@@ -185,6 +212,25 @@ def gpu() -> Iterator[Gpu]:
     found.free()
 
 
+def check_twice(inputs: Any, gpu: Gpu, checks: ModuleType, reference: ModuleType) -> None:
+    """Run an attention: it is right, and the same to the last bit when it runs again."""
+    given, dtype = inputs.problem, inputs.q.dtype
+    placed = [gpu.put(array) for array in inputs.arrays]
+    shapes = (inputs.q.shape, inputs.k.shape[:3])
+    kernels = Kernels(given.source, {"HEAD_DIM": given.head_dim}, gpu.cuda)
+    runs = []
+    for _ in range(2):
+        results = [gpu.put(np.full(shape, np.nan, dtype)) for shape in shapes]
+        workspace = gpu.put(np.full(given.workspace_bytes, 0xFF, np.uint8))
+        kernels.run(given.launches(placed, results, workspace, gpu.cuda.processors), stream=0)
+        context, importance = (gpu.get(address, shape, dtype) for address, shape in zip(results, shapes, strict=True))
+        kept = given.kept_keys(gpu.get(workspace, (given.workspace_bytes,), np.uint8))
+        runs.append(checks.Outputs(context, importance, kept))
+    checks.check(inputs, runs[0], reference)
+    np.testing.assert_array_equal(runs[0].context, runs[1].context)
+    np.testing.assert_array_equal(runs[0].importance, runs[1].importance)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize(
@@ -201,23 +247,27 @@ def test_attention_on_a_gpu(
     checks: ModuleType,
     reference: ModuleType,
 ) -> None:
-    """Right, and the same to the last bit when it runs again."""
-    inputs = checks.draw(checks.problem(sizes, keep, dtype), lengths)
-    given = inputs.problem
-    placed = [gpu.put(array) for array in inputs.arrays]
-    shapes = (inputs.q.shape, inputs.k.shape[:3])
-    kernels = Kernels("key_sparse_attention", {"HEAD_DIM": given.head_dim}, gpu.cuda)
-    runs = []
-    for _ in range(2):
-        results = [gpu.put(np.full(shape, np.nan, dtype)) for shape in shapes]
-        workspace = gpu.put(np.full(given.workspace_bytes, 0xFF, np.uint8))
-        kernels.run(given.launches(placed, results, workspace, gpu.cuda.processors), stream=0)
-        context, importance = (gpu.get(address, shape, dtype) for address, shape in zip(results, shapes, strict=True))
-        kept = given.kept_keys(gpu.get(workspace, (given.workspace_bytes,), np.uint8))
-        runs.append(checks.Outputs(context, importance, kept))
-    checks.check(inputs, runs[0], reference)
-    np.testing.assert_array_equal(runs[0].context, runs[1].context)
-    np.testing.assert_array_equal(runs[0].importance, runs[1].importance)
+    check_twice(checks.draw(checks.problem(sizes, keep, dtype), lengths), gpu, checks, reference)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(
+    ("sizes", "lengths", "keep", "offsets"),
+    [((2, 8, t, 64), (t, t // 2 + 1), max(1, t // 10), (0, 1, 3)) for t in (1, 20, 230, 460, 1024)]
+    + [((3, 8, 300, 128), (0, 300, 7), 30, (0, 2)), ((1, 3, 70, 37), (60,), 0, (0, 63)), ((1, 3, 70, 32), (), 7, ())],
+)
+def test_drop_attention_on_a_gpu(
+    sizes: tuple[int, int, int, int],
+    lengths: tuple[int, ...],
+    keep: int,
+    offsets: tuple[int, ...],
+    dtype: str,
+    gpu: Gpu,
+    checks: ModuleType,
+    reference: ModuleType,
+) -> None:
+    check_twice(checks.draw(checks.drop_problem(sizes, keep, offsets, dtype), lengths), gpu, checks, reference)
 
 
 @pytest.mark.gpu

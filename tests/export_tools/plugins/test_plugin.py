@@ -17,14 +17,19 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from edgeser.export_tools.plugins import operators, registration
+from edgeser.export_tools.plugins.drop_attention import DropAttention
 from edgeser.export_tools.plugins.key_sparse_attention import KeySparseAttention
-from edgeser.export_tools.plugins.operators import Operator
+from edgeser.export_tools.plugins.operators import Attribute, Operator
 from edgeser.export_tools.plugins.plugin import make_creator
 from edgeser.export_tools.plugins.registration import NAMESPACES, find_creator, register
 from edgeser.export_tools.plugins.top_k_mask import TopKMask
 from edgeser.runtime.errors import EngineError, InputError
 
-FIELDS: dict[str, dict[str, int | float]] = {"KeySparseAttention": {"keep": 7, "scale": 0.125}, "TopKMask": {"keep": 7}}
+FIELDS: dict[str, dict[str, Attribute]] = {
+    "KeySparseAttention": {"keep": 7, "scale": 0.125},
+    "DropAttention": {"keep": 7, "offsets": (0, 1, 3), "scale": 0.125},
+    "TopKMask": {"keep": 7},
+}
 NAMES = pytest.mark.parametrize("name", list(FIELDS))
 
 
@@ -38,12 +43,13 @@ def trt() -> ModuleType:
 _arrays: list[NDArray[Any]] = []  # a field points into its array and holds no reference
 
 
-def collect(trt: ModuleType, values: dict[str, int | float]) -> Any:
-    kinds = {int: (np.int32, trt.PluginFieldType.INT32), float: (np.float32, trt.PluginFieldType.FLOAT32)}
+def collect(trt: ModuleType, values: dict[str, Attribute]) -> Any:
+    integers = (np.int32, trt.PluginFieldType.INT32)
+    kinds = {int: integers, tuple: integers, float: (np.float32, trt.PluginFieldType.FLOAT32)}
     fields = []
     for name, value in values.items():
         dtype, kind = kinds[type(value)]
-        _arrays.append(np.array([value], dtype))
+        _arrays.append(np.atleast_1d(np.asarray(value, dtype)))
         fields.append(trt.PluginField(name, _arrays[-1], kind))
     return trt.PluginFieldCollection(fields)
 
@@ -84,7 +90,8 @@ def test_creators_are_found_and_registered_once(name: str, namespace: str, trt: 
     assert found == [find_creator(trt, name, namespace)]
     assert trt.get_plugin_registry().get_creator(name, "1", namespace) is found[0]
     declared = {field.name: field.type for field in found[0].field_names}
-    kinds = {"keep": trt.PluginFieldType.INT32, "scale": trt.PluginFieldType.FLOAT32}
+    integer = trt.PluginFieldType.INT32
+    kinds = {"keep": integer, "offsets": integer, "scale": trt.PluginFieldType.FLOAT32}
     assert declared == {field: kinds[field] for field in FIELDS[name]}
 
 
@@ -102,7 +109,8 @@ def test_fields_survive_a_plan(name: str, namespace: str, plugin: Callable[..., 
     serialized = first.get_fields_to_serialize()
     gc.collect()
     scrap = [np.full(1, -1.0, np.float32) for _ in range(100)]  # takes whatever memory the fields should still hold
-    assert {field.name: field.data.tolist() for field in serialized} == {k: [v] for k, v in FIELDS[name].items()}
+    wanted = {field: np.atleast_1d(value).tolist() for field, value in FIELDS[name].items()}
+    assert {field.name: field.data.tolist() for field in serialized} == wanted
     assert scrap
     creator = find_creator(trt, name, namespace)
     again = creator.create_plugin("layer", serialized, trt.TensorRTPhase.RUNTIME)
@@ -143,9 +151,10 @@ def test_formats(plugin: Callable[..., Any], trt: ModuleType) -> None:
 
     for kind, other in ((single, half), (half, single)):
         right = [kind, kind, kind, integer, kind, kind]
-        assert all(supports("KeySparseAttention", right, position) for position in range(6))
-        for position in (1, 2, 4, 5):
-            assert not supports("KeySparseAttention", [*right[:position], other, *right[position + 1 :]], position)
+        for name in ("KeySparseAttention", "DropAttention"):
+            assert all(supports(name, right, position) for position in range(6))
+            for position in (1, 2, 4, 5):
+                assert not supports(name, [*right[:position], other, *right[position + 1 :]], position)
         assert all(supports("TopKMask", [kind] * 3, position) for position in range(3))
         assert not supports("TopKMask", [kind, other, kind], 1)
     assert not supports("KeySparseAttention", [single] * 6, 3)
@@ -166,6 +175,7 @@ class Dims(list[Any]):
             ["N H Tq D", "N H Tk D", "N H Tk D", "N"],
             ["N H Tq D", "N H Tk"],
         ),
+        (DropAttention(1, (0,), 1.0), ["N H T D"] * 3 + ["N"], ["N H T D", "N H T"]),
         (TopKMask(1), ["N H Tq Tk"], ["N H Tq Tk", "N H Tk"]),
     ],
 )
@@ -185,7 +195,7 @@ def test_workspace(plugin: Callable[..., Any], trt: ModuleType) -> None:
     shapes = [(64, 8, 460, 64), (64, 8, 20, 64), (64, 8, 20, 64)]
     tensors = [describe_dynamic(trt, trt.float16, shape) for shape in shapes]
     lengths = describe_dynamic(trt, trt.int32, (64,))
-    assert plugin("KeySparseAttention").get_workspace_size([*tensors, lengths], []) == 4 * 64 * 8 * (460 + 2 * 20 + 1)
+    assert plugin("KeySparseAttention").get_workspace_size([*tensors, lengths], []) == 4 * 64 * 8 * (460 + 2 * 20 + 2)
     weights = describe_dynamic(trt, trt.float32, (2, 8, 20, 30))
     assert plugin("TopKMask").get_workspace_size([weights], []) == 4 * 2 * 8 * 31
 
@@ -212,7 +222,7 @@ def on_cpu(emulated: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> lis
         used.append(EmulatedKernels(emulated(name, **macros)))
         return used[-1]
 
-    for module in ("key_sparse_attention", "top_k_mask"):
+    for module in ("attention", "top_k_mask"):
         monkeypatch.setattr(f"edgeser.export_tools.plugins.{module}.kernels", kernels)
     return used
 
@@ -244,6 +254,26 @@ def test_attention_runs(
     checks.assert_near(outputs[0], expected, checks.TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("offsets", [(0, 1, 3), (-1,)])
+def test_drop_attention_runs(
+    offsets: tuple[int, ...], trt: ModuleType, on_cpu: Any, checks: ModuleType, reference: ModuleType
+) -> None:
+    """With a static mask, and with what stands for none."""
+    inputs = checks.draw(checks.drop_problem((2, 2, 31, 32), 7, (), scale=0.125), (31, 12))
+    outputs = [np.full(shape, np.nan, np.float32) for shape in ((2, 2, 31, 32), (2, 2, 31))]
+    fields = collect(trt, {"keep": 7, "offsets": offsets, "scale": 0.125})
+    made = find_creator(trt, "DropAttention").create_plugin("layer", fields, trt.TensorRTPhase.BUILD)
+    enqueue(trt, made, inputs.arrays, outputs, stream=78)
+    assert on_cpu[0].streams == [78]
+    q, v = np.nan_to_num(inputs.q), np.nan_to_num(inputs.v)
+    weights = reference.attention_weights(q, inputs.k, inputs.key_length, 0.125)
+    weights = reference.without_padded_queries(weights, inputs.key_length)
+    sums = reference.importance(weights)
+    mask = reference.drop_mask(reference.kept_keys(sums, 7), offsets)
+    checks.assert_near(outputs[1], sums, checks.TOLERANCE["float32"])
+    checks.assert_near(outputs[0], reference.drop_context(weights, mask, v), checks.TOLERANCE["float32"])
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_mask_runs(
     dtype: str, trt: ModuleType, plugin: Callable[..., Any], on_cpu: Any, checks: ModuleType, reference: ModuleType
@@ -273,6 +303,10 @@ def test_attributes() -> None:
     assert KeySparseAttention.from_values({"keep": np.int64(5), "scale": np.float32(0.5), "plugin_version": "1"}) == (
         KeySparseAttention(5, 0.5)
     )
+    offsets = np.array([0, 2], np.int32)
+    drop = DropAttention.from_values({"keep": np.array([5]), "offsets": offsets, "scale": np.array([0.5], np.float32)})
+    assert drop == DropAttention(5, (0, 2), 0.5)
+    assert DropAttention.from_values({"keep": 5, "offsets": 2, "scale": 1}) == DropAttention(5, (2,), 1.0)
     with pytest.raises(InputError, match="KeySparseAttention: attributes scale are missing, got keep"):
         KeySparseAttention.from_values({"keep": 5})
     for operator in registration.OPERATORS:
@@ -313,10 +347,10 @@ print("parsed", parser.parse(sys.stdin.buffer.read()), [parser.get_error(i).desc
 """
 
 
-def parse(attributes: dict[str, Any]) -> str:
-    """Parse a graph with the operator in another process; return what was printed."""
-    node = helper.make_node("KeySparseAttention", ["q", "k", "v", "l"], ["c", "i"], domain="edgeser", **attributes)
-    shapes = {"q": ["N", 2, 7, 16], "k": ["N", 2, 9, 16], "v": ["N", 2, 9, 16], "l": ["N"]}
+def parse(name: str, attributes: dict[str, Any]) -> str:
+    """Parse a graph with an operator in another process; return what was printed."""
+    node = helper.make_node(name, ["q", "k", "v", "l"], ["c", "i"], domain="edgeser", **attributes)
+    shapes = {"q": ["N", 2, 9, 16], "k": ["N", 2, 9, 16], "v": ["N", 2, 9, 16], "l": ["N"]}
     kinds = {"l": onnx.TensorProto.INT32}
     given = [helper.make_tensor_value_info(x, kinds.get(x, onnx.TensorProto.FLOAT), shapes[x]) for x in shapes]
     results = [helper.make_tensor_value_info(x, onnx.TensorProto.FLOAT, None) for x in "ci"]
@@ -330,21 +364,29 @@ def parse(attributes: dict[str, Any]) -> str:
 
 
 @pytest.mark.usefixtures("trt")
-@pytest.mark.parametrize("namespace", [None, "edgeser"])
-def test_the_parser_finds_the_plugin(namespace: str | None) -> None:
+@pytest.mark.parametrize(
+    ("name", "values", "namespace", "expected"),
+    [
+        ("KeySparseAttention", {"keep": 3}, None, "keep=3, scale=0.25"),
+        ("DropAttention", {"keep": 3, "offsets": (0, 2)}, "edgeser", "keep=3, offsets=(0, 2), scale=0.25"),
+    ],
+)
+def test_the_parser_finds_the_plugin(
+    name: str, values: dict[str, Attribute], namespace: str | None, expected: str
+) -> None:
     """A node finds its creator, and its attributes come with their values.
 
     No further: TensorRT-RTX's parser ends the process where TensorRT's adds the layer.
     """
     wanted = {} if namespace is None else {"plugin_namespace": namespace}
-    output = parse({"keep": 3, "scale": 0.25, **wanted})
+    output = parse(name, {**values, "scale": 0.25, **wanted})
     assert f"plugin_version: 1, plugin_namespace: {namespace or ''}" in output
-    assert "made KeySparseAttention(keep=3, scale=0.25)" in output
-    assert "Successfully created plugin: KeySparseAttention" in output
+    assert f"made {name}({expected})" in output
+    assert f"Successfully created plugin: {name}" in output
 
 
 @pytest.mark.usefixtures("trt")
 def test_the_parser_reports_a_missing_attribute() -> None:
-    output = parse({"keep": 3})
+    output = parse("KeySparseAttention", {"keep": 3})
     assert "parsed False" in output
     assert "Could not create the plugin" in output
