@@ -14,7 +14,7 @@ from edgeser.corpora.inputs import extract_features, stack_features
 from edgeser.runtime.bundle import Bundle
 from edgeser.runtime.engines import Engine, open_engine
 from edgeser.runtime.errors import InputError
-from edgeser.runtime.frontends import AudioFrontend, Features, Frontend
+from edgeser.runtime.frontends import AudioFrontend, Features, Frontend, TextFrontend
 from edgeser.runtime.frontends.onnx_encoder import GRAPH, KIND
 
 MODEL = "model"
@@ -83,20 +83,25 @@ class Pipeline:
         self, utterances: Sequence[Utterance], progress: Callable[[int], object] = lambda _: None
     ) -> NDArray[np.float32]:
         """Return `(utterances, classes)` logits; only one recording's features are held at a time."""
-        words: dict[str, Features] = {}
-        if "text" in self.frontends:
-            words = {u.id: features for u, features in self.features(utterances, "text")}
+        spoken = [name for name, frontend in self.frontends.items() if isinstance(frontend, TextFrontend)]
+        words = {name: {u.id: features for u, features in self.features(utterances, name)} for name in spoken}
         rows: dict[str, NDArray[np.float32]] = {}
-        heard: Iterator[tuple[Utterance, Features | None]]
-        heard = self.features(utterances, "audio") if "audio" in self.frontends else ((u, None) for u in utterances)
-        for utterance, audio in heard:
-            given = {"audio": audio, "text": words.get(utterance.id)}
-            feeds = stack_features({name: [one] for name, one in given.items() if one is not None})
+        for utterance, heard in self._heard(utterances):
+            given = {**heard, **{name: words[name][utterance.id] for name in spoken}}
+            feeds = stack_features({name: [given[name]] for name in self.frontends})
             rows[utterance.id] = self.engine.run(feeds)["logits"][0]
             progress(1)
         if len(rows) != len(utterances):
             raise InputError(f"corpus: {len(utterances) - len(rows)} utterances share an id with another")
         return np.stack([rows[u.id] for u in utterances])
+
+    def _heard(self, utterances: Sequence[Utterance]) -> Iterator[tuple[Utterance, dict[str, Features]]]:
+        """Yield utterances with the features of their recordings, where the model takes audio."""
+        if not isinstance(self.frontends.get("audio"), AudioFrontend):
+            yield from ((utterance, {}) for utterance in utterances)
+            return
+        for utterance, audio in self.features(utterances, "audio"):
+            yield utterance, {"audio": audio}
 
     def close(self) -> None:
         """Free the engines."""

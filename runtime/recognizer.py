@@ -33,11 +33,23 @@ log = logging.getLogger(__name__)
 
 DEFAULT_BUNDLE = "default.edgeser"
 _SELF_TEST_VECTORS = 2  # a few milliseconds; `edgeser doctor` runs them all
+_WORDS = ("text", "phonemes")  # modalities with a row for each word, those with the better importances first
 
 
 @dataclass(frozen=True)
 class Heard:
-    """One utterance on its way to the engine: features, words, and the time they took."""
+    """One utterance on its way to the engine: features, words, and the time they took.
+
+    Attributes:
+        features: By modality.
+        transcript: What was said, as far as it is known.
+        tokens: The words as the modality cuts them whose importance is shown; see `Runtime.highlighted`.
+        recognized: The recogniser's words.
+        duration_s: Length of the audio.
+        asr_ms: Time that the recogniser took.
+        audio_ms: Time that the audio's frontend took.
+        text_ms: Time that all frontends of the transcript took.
+    """
 
     features: Mapping[str, Features]
     transcript: str
@@ -76,8 +88,13 @@ class Runtime:
 
     @property
     def hears_words(self) -> bool:
-        """Whether the model takes words."""
-        return "text" in self.frontends
+        """Whether the model takes words, in whatever form."""
+        return any(isinstance(frontend, TextFrontend) for frontend in self.frontends.values())
+
+    @property
+    def highlighted(self) -> str | None:
+        """The modality whose importances become highlighted words; `None` where no row is a word's."""
+        return next((name for name in _WORDS if name in self.frontends), None)
 
     @property
     def window_samples(self) -> int:
@@ -303,15 +320,17 @@ class Runtime:
         """Run the frontends."""
         features: dict[str, Features] = {}
         tokens: list[Token] = []
-        took_ms = {"audio": 0.0, "text": 0.0}
+        audio_ms = text_ms = 0.0
         for name, frontend in self.frontends.items():
             before = time.perf_counter()
             if isinstance(frontend, AudioFrontend):
                 features[name] = frontend(samples)
+                audio_ms += (time.perf_counter() - before) * 1e3
             elif isinstance(frontend, TextFrontend):
-                tokens = frontend.tokens(words)
-                features[name] = frontend.features(tokens)
-            took_ms[name] = (time.perf_counter() - before) * 1e3
+                cut = frontend.tokens(words)
+                features[name] = frontend.features(cut)
+                tokens = cut if name == self.highlighted else tokens
+                text_ms += (time.perf_counter() - before) * 1e3
         return Heard(
             features,
             words,
@@ -319,8 +338,8 @@ class Runtime:
             recognized,
             samples.shape[0] / SAMPLE_RATE,
             asr_ms,
-            took_ms["audio"],
-            took_ms["text"],
+            audio_ms,
+            text_ms,
         )
 
     def _answer(self, batch: Sequence[Heard]) -> list[Result]:
@@ -345,7 +364,8 @@ class Runtime:
                 heard_s = (audio.valid - 1) * frontend.hop_s + frontend.window_s
             if "audio_importance" in outputs:
                 spans = explain_audio(outputs["audio_importance"], audio.valid, frontend)
-        words = explain_words(heard.transcript, heard.tokens, outputs.get("text_importance"), heard.recognized)
+        weights = outputs.get(f"{self.highlighted}_importance")
+        words = explain_words(heard.transcript, heard.tokens, weights, heard.recognized)
         return Result(
             label=self.labels[int(probabilities.argmax())],
             probabilities={label: float(p) for label, p in zip(self.labels, probabilities, strict=True)},

@@ -24,7 +24,7 @@ class Word:
     Attributes:
         text: As it stands in the transcript.
         importance: Share of the words' importance, 0 to 1; the words of an utterance sum to 1.
-            0 for words past the model's 20 tokens.
+            0 for words past the model's 20 tokens, and where the model gives no importance of words.
         mattered: Whether it mattered clearly more than an average word.
         start_s: When it was said, seconds from the start of the audio; `None` where no recogniser told.
         end_s: When it ended.
@@ -78,7 +78,7 @@ class Result:
         probabilities: By emotion; they sum to 1.
         transcript: The words the model got; empty when none were recognised.
         words: The transcript's words, with what they weighed.
-        spans: The moments that mattered most, in the order of time.
+        spans: The moments that mattered most, in the order of time; none where the model gives no importance of audio.
         duration_s: Length of the audio.
         heard_s: How much of it the model heard: its window is fixed, 4.6 s with 460 frames of 10 ms.
         engine: Name of the engine that answered.

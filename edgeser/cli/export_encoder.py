@@ -8,6 +8,8 @@ examples:
   edgeser export-encoder whisper-tiny.en --layer 1+2+3 -o encoders/whisper
   edgeser export-encoder minilm-l6-v2 --layer 4 --weights int8 -o encoders/minilm
   edgeser export-encoder models/wavlm-base-plus --layer 6 -o encoders/wavlm
+  edgeser export-encoder minilm-l6-v2 --pool mean -o encoders/line
+  edgeser export-encoder models/bert-base-uncased --pool start -o encoders/bert
   edgeser train --corpus manifest:corpus.csv --audio-encoder encoders/whisper --out runs/ks
 """
 
@@ -19,6 +21,7 @@ from pathlib import Path
 from edgeser.cli.options import positive
 from edgeser.export_tools.encoders.export import EncoderOptions, export_encoder
 from edgeser.export_tools.encoders.storage import FORMS
+from edgeser.runtime.frontends.onnx_encoder import POOLS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a hidden layer's number, last, several side by side (1+2+3), weights of a sum of all layers from 0 on "
         "(0.1,0.6,0.3), or learned: the checkpoint's own layer_weights (last)",
     )
-    parser.add_argument("--length", type=positive, help="rows: 460 of speech, 20 of text")
+    parser.add_argument("--length", type=positive, help="rows: 460 of speech, 20 of text; with --pool, tokens: 64")
+    parser.add_argument(
+        "--pool",
+        choices=POOLS,
+        help="one row for the whole line: the start token's (BERT's CLS), or the mean over its tokens (MiniLM)",
+    )
     parser.add_argument(
         "--weights",
         default="lossless",
@@ -46,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     frontend, difference = export_encoder(
-        EncoderOptions(args.model, args.out, args.layer, args.length, args.weights, args.name, args.licence)
+        EncoderOptions(args.model, args.out, args.layer, args.length, args.weights, args.name, args.licence, args.pool)
     )
     options = frontend.options()
     print(

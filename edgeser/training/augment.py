@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeser.runtime.frontends import Rows, Statistics
 
@@ -111,7 +112,7 @@ def add_noise(rows: Rows, snr_db: float, rng: np.random.Generator) -> Rows:
     return noisy
 
 
-def drop_rows(rows: Rows, share: float, rng: np.random.Generator) -> Rows:
-    """Leave each of `(n, dim)` rows out with a probability, but never all of them."""
-    kept = np.flatnonzero(rng.random(rows.shape[0]) >= share)
-    return rows[kept] if kept.size else rows
+def keep_rows(count: int, share: float, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Return which of `count` rows stay when each is left out with a probability: in order, and never none of them."""
+    kept = np.flatnonzero(rng.random(count) >= share)
+    return kept if kept.size else np.arange(count)

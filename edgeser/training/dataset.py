@@ -6,16 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from edgeser.corpora import Utterance
-from edgeser.runtime.frontends import AudioFrontend, Features, Frontend, fit_length
-from edgeser.training.augment import drop_rows
+from edgeser.runtime.frontends import AudioFrontend, Features, Frontend, Rows, fit_length
+from edgeser.training.augment import keep_rows
 from edgeser.training.features import LineFeatures, RecordingFeatures, audio_key
 from edgeser.training.recipe import Recipe
 
 Sample = dict[str, Tensor]
+_WHOLE_LINE = "sentence"  # one row, which no single word can be left out of
 
 
 class EmotionDataset(Dataset[Sample]):
@@ -24,7 +26,7 @@ class EmotionDataset(Dataset[Sample]):
     Args:
         utterances: Labelled utterances.
         frontends: By modality, with the statistics of the training split.
-        features: Rows by modality.
+        features: Rows by modality; those with a row for each word have the same words in the same rows.
         labels: Emotions in the order of the classes.
         recipe: Augments with it; `None` for evaluation, which changes nothing.
     """
@@ -42,6 +44,8 @@ class EmotionDataset(Dataset[Sample]):
         self.recipe = recipe
         self.epoch = 0
         self._features = features
+        spoken = {name: features[name] for name in frontends}
+        self._lines = {name: source for name, source in spoken.items() if isinstance(source, LineFeatures)}
         self._classes = [labels.index(u.emotion or "") for u in utterances]
 
     def __len__(self) -> int:
@@ -73,26 +77,38 @@ class EmotionDataset(Dataset[Sample]):
         # Seeded by epoch and place, so that a resumed run draws what an uninterrupted one would have drawn.
         rng = np.random.default_rng((recipe.seed, self.epoch, index))
         utterance = self.utterances[index]
-        dropped = self._dropped_modality(recipe, rng)
-        features = {}
+        dropped = self._dropped_modalities(recipe, rng)
+        rows: dict[str, Rows] = {}
         for name, frontend in self.frontends.items():
             source = self._features[name]
             if isinstance(source, RecordingFeatures):
                 assert isinstance(frontend, AudioFrontend)
                 augmentation = recipe.augmentation(frontend.kind)
                 speed = float(rng.choice(augmentation.speeds))
-                rows = augmentation.rows(source.rows(utterance, speed), frontend.statistics, rng)
-            else:
-                rows = source.rows(utterance, unmarked=rng.random() < recipe.mark_drop)
-                rows = drop_rows(rows, recipe.word_drop, rng)
-            features[name] = fit_length(rows[:0] if name == dropped else rows, frontend.length)
-        return features
+                rows[name] = augmentation.rows(source.rows(utterance, speed), frontend.statistics, rng)
+            elif name not in rows:
+                rows.update(self._augmented_line(utterance, recipe, rng))
+        return {
+            name: fit_length(rows[name][:0] if name in dropped else rows[name], frontend.length)
+            for name, frontend in self.frontends.items()
+        }
 
-    def _dropped_modality(self, recipe: Recipe, rng: np.random.Generator) -> str | None:
+    def _augmented_line(self, utterance: Utterance, recipe: Recipe, rng: np.random.Generator) -> dict[str, Rows]:
+        """Return the rows of all modalities of the transcript: the same marks and words are left out of each."""
+        unmarked = bool(rng.random() < recipe.mark_drop)
+        lines = {name: source.rows(utterance, unmarked) for name, source in self._lines.items()}
+        kept: NDArray[np.intp] | None = None
+        for name, rows in lines.items():
+            if name != _WHOLE_LINE:
+                kept = keep_rows(rows.shape[0], recipe.word_drop, rng) if kept is None else kept
+                lines[name] = rows[kept]
+        return lines
+
+    def _dropped_modalities(self, recipe: Recipe, rng: np.random.Generator) -> tuple[str, ...]:
         draw = rng.random()
-        if len(self.frontends) < 2 or draw >= recipe.text_drop + recipe.audio_drop:
-            return None
-        return "text" if draw < recipe.text_drop else "audio"
+        if len(self._lines) in (0, len(self.frontends)) or draw >= recipe.text_drop + recipe.audio_drop:
+            return ()
+        return tuple(self._lines) if draw < recipe.text_drop else ("audio",)
 
 
 class OnePerRecording(Sampler[int]):
@@ -100,20 +116,28 @@ class OnePerRecording(Sampler[int]):
 
     A corpus may pair one recording with several transcripts; going through all pairs would show each
     recording several times an epoch and overfit it.
+
+    Args:
+        utterances: All that train.
+        seed: Of order and draws.
+        rank: Which of several processes this is; each gets its share of one order.
+        ranks: How many there are. All get equally many: where that does not come out, some recordings come twice.
     """
 
-    def __init__(self, utterances: Sequence[Utterance], seed: int) -> None:
+    def __init__(self, utterances: Sequence[Utterance], seed: int, rank: int = 0, ranks: int = 1) -> None:
         groups: dict[str, list[int]] = {}
         for index, utterance in enumerate(utterances):
             groups.setdefault(audio_key(utterance), []).append(index)
         self._groups = list(groups.values())
         self._seed = seed
+        self._rank, self._ranks = rank, ranks
         self.epoch = 0
 
     def __len__(self) -> int:
-        return len(self._groups)
+        return (len(self._groups) + self._ranks - 1) // self._ranks
 
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng((self._seed, self.epoch))
-        for group in rng.permutation(len(self._groups)):
-            yield int(rng.choice(self._groups[group]))
+        order = [int(rng.choice(self._groups[group])) for group in rng.permutation(len(self._groups))]
+        for place in range(self._rank, len(self) * self._ranks, self._ranks):
+            yield order[place % len(order)]

@@ -105,7 +105,7 @@ class LineFeatures:
         if unmarked:
             text = " ".join(_PUNCTUATION.sub(" ", text).split())
         if text not in self._rows:
-            self._rows[text] = self.frontend.rows(self.frontend.tokens(text)[: self.frontend.length])
+            self._rows[text] = self.frontend.rows(self.frontend.tokens(text)[: self.frontend.window])
         return self._rows[text]
 
     def prepare(self, utterances: Sequence[Utterance]) -> None:

@@ -2,36 +2,84 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from edgeser.models import family
 from edgeser.runtime.errors import InputError
-from edgeser.runtime.frontends import AudioFrontend, LogMel, TextFrontend, read_frontend
+from edgeser.runtime.frontends import AudioFrontend, LogMel, Phonemes, TextFrontend, WordVectors, read_frontend
 from edgeser.training.features import LineFeatures, RecordingFeatures
 from edgeser.training.glove import load_word_vectors
 from edgeser.training.options import TrainOptions
+from edgeser.training.pronunciations import load_pronunciations
 
 
 def open_features(options: TrainOptions) -> dict[str, RecordingFeatures | LineFeatures]:
-    """Open the frontends that a run trains on.
+    """Open the frontends that a run trains on, in the order of its modalities.
 
     Raises:
-        InputError: An encoder's folder holds no frontend of its modality.
+        InputError: An encoder's folder holds no frontend of its modality, or modalities do not go together.
     """
     features: dict[str, RecordingFeatures | LineFeatures] = {}
-    if "audio" in options.modalities:
-        audio = log_mel(options) if options.audio_encoder is None else read_frontend(options.audio_encoder)
-        if not isinstance(audio, AudioFrontend):
-            raise InputError(f"{options.audio_encoder}: got a text frontend, expected one for audio")
-        features["audio"] = RecordingFeatures(audio)
-    if "text" in options.modalities:
-        encoder = options.text_encoder
-        text = load_word_vectors(options.word_vectors) if encoder is None else read_frontend(encoder)
-        if not isinstance(text, TextFrontend):
-            raise InputError(f"{options.text_encoder}: got an audio frontend, expected one for text")
-        features["text"] = LineFeatures(text)
+    words: WordVectors | None = None
+    if "phonemes" in options.modalities or ("text" in options.modalities and options.text_encoder is None):
+        words = load_word_vectors(options.word_vectors)
+    for modality in options.modalities:
+        if modality == "audio":
+            features[modality] = RecordingFeatures(_audio(options))
+        elif modality == "text":
+            features[modality] = LineFeatures(_text(options, words))
+        elif modality == "phonemes":
+            assert words is not None
+            features[modality] = LineFeatures(_phonemes(options, words))
+        elif modality == "sentence":
+            features[modality] = LineFeatures(_sentence(options))
     return features
 
 
 def log_mel(options: TrainOptions) -> LogMel:
     """Return the filter bank of a run's family."""
     shape = family(options.family).log_mel
-    return LogMel(options.bins or shape.bins, shape.length)
+    return LogMel(options.bins or shape.bins, shape.length, hop_ms=shape.hop_ms)
+
+
+def _audio(options: TrainOptions) -> AudioFrontend:
+    if options.audio_encoder is None:
+        return log_mel(options)
+    audio = read_frontend(options.audio_encoder)
+    if not isinstance(audio, AudioFrontend):
+        raise InputError(f"{options.audio_encoder}: got a text frontend, expected one for audio")
+    return audio
+
+
+def _text(options: TrainOptions, words: WordVectors | None) -> TextFrontend:
+    if options.text_encoder is None:
+        assert words is not None
+        return words
+    if "phonemes" in options.modalities:
+        raise InputError(
+            f"{options.text_encoder}: a text encoder cuts words into other pieces than phonemes have, expected word "
+            "vectors: leave --text-encoder out"
+        )
+    return _text_frontend(options.text_encoder)
+
+
+def _phonemes(options: TrainOptions, words: WordVectors) -> Phonemes:
+    return load_pronunciations(words.vocabulary, length=words.length)
+
+
+def _sentence(options: TrainOptions) -> TextFrontend:
+    """Return an encoder with one row for the whole line."""
+    how = "run `edgeser export-encoder MODEL --pool start -o DIR` and give --sentence-encoder DIR"
+    if options.sentence_encoder is None:
+        raise InputError(f"sentence: got no encoder, {options.family} takes one row for the whole line: {how}")
+    sentence = _text_frontend(options.sentence_encoder)
+    if sentence.length != 1:
+        raise InputError(f"{options.sentence_encoder}: gives {sentence.length} rows, expected 1 for a line: {how}")
+    return sentence
+
+
+def _text_frontend(folder: Path) -> TextFrontend:
+    frontend = read_frontend(folder)
+    if not isinstance(frontend, TextFrontend):
+        raise InputError(f"{folder}: got an audio frontend, expected one for text")
+    return frontend

@@ -1,4 +1,4 @@
-"""BERT (MiniLM included) and RoBERTa."""
+"""BERT (MiniLM included) and RoBERTa, by token or by line."""
 
 from __future__ import annotations
 
@@ -15,15 +15,23 @@ from edgeser.runtime.errors import InputError
 class BertEncoder(Encoder):
     """BERT or RoBERTa over a start token, `length` tokens and an end token; rows are those of the tokens between.
 
+    With `pool` there is one row for the whole line instead. `start` takes the start token's: BERT's CLS embedding, as
+    He et al. use it (Multilevel Transformer, section 3.2.2). `mean` takes the mean over all tokens, start and end among
+    them: what sentence encoders such as MiniLM are trained to give, here not scaled to length 1.
+
     Args:
         model: `transformers`' model without a head.
-        length: Rows.
+        length: Tokens.
         special: Ids of the start, end and padding tokens.
+
+    Attributes:
+        pool: `start`, `mean`, or `None` for a row for each token.
     """
 
     input = "text"
     masks_padding = True
     learned = None
+    pool: str | None = None
 
     def __init__(self, model: nn.Module, length: int, special: dict[str, int]) -> None:
         super().__init__()
@@ -52,10 +60,19 @@ class BertEncoder(Encoder):
         states = [rows]
         for layer in self.model.encoder.layer[:depth]:
             states.append(layer(states[-1], mask))
-        return [state[:, 1:-1] for state in states]
+        return [self._rows(state, valid) for state in states]
+
+    def _rows(self, state: Tensor, valid: Tensor) -> Tensor:
+        """Return what of a hidden state `(N, length + 2, dim)` leaves the encoder."""
+        if self.pool is None:
+            return state[:, 1:-1]
+        if self.pool == "start":
+            return state[:, :1]
+        inside = (torch.arange(self.length + 2, device=state.device) < valid[:, None]).float()
+        return (state * inside[:, :, None]).sum(dim=1, keepdim=True) / inside.sum(dim=1)[:, None, None]
 
     def describe(self) -> dict[str, Any]:
-        return dict(self._special)
+        return {**self._special, **({} if self.pool is None else {"pool": self.pool})}
 
 
 def bert_from_transformers(folder: Path, length: int) -> BertEncoder:

@@ -15,7 +15,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from edgeser.export_tools.encoders.bert import bert_from_transformers
+from edgeser.export_tools.encoders.bert import BertEncoder, bert_from_transformers
 from edgeser.export_tools.encoders.encoder import Encoder
 from edgeser.export_tools.encoders.layers import LayerChoice
 from edgeser.export_tools.encoders.storage import store_weights
@@ -27,7 +27,7 @@ from edgeser.runtime.audio import SAMPLE_RATE
 from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import InputError, MissingDependencyError, ParityError
 from edgeser.runtime.frontends import Frontend, SpeechEncoder, TextEncoder, write_frontend
-from edgeser.runtime.frontends.onnx_encoder import GRAPH, TOKENIZER
+from edgeser.runtime.frontends.onnx_encoder import GRAPH, POOLS, TOKENIZER
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,8 @@ SUPPORTED = (
 )
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 LENGTHS = {"speech": 460, "text": 20}
+LINE_LENGTH = 64
+"""Tokens that an encoder reads of a line that it gives one row for: nearly all lines of acted and of talked emotion."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,11 @@ class EncoderOptions:
         source: A model folder, a checkpoint, or one of `PACKAGED`.
         out: The frontend's folder.
         layer: Which layers become rows; see `LayerChoice.parse`.
-        length: Rows; `None` for 460 of speech and 20 of text.
+        length: Rows; `None` for 460 of speech and 20 of text. With `pool`, tokens; `None` for 64.
         weights: How weights are stored; see `store_weights`. Computed is in single precision either way.
         name: The encoder's name; `None` for the folder's.
         licence: Attribution and terms of the weights; `None` for what is known of a packaged encoder.
+        pool: One row for the whole line, of text alone: `start` or `mean`, see `BertEncoder`.
     """
 
     source: str
@@ -78,6 +81,11 @@ class EncoderOptions:
     weights: str = "lossless"
     name: str | None = None
     licence: str | None = None
+    pool: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.pool is not None and self.pool not in POOLS:
+            raise InputError(f"--pool: got {self.pool!r}, expected {' or '.join(POOLS)}")
 
 
 def export_encoder(options: EncoderOptions) -> tuple[Frontend, float]:
@@ -93,10 +101,16 @@ def export_encoder(options: EncoderOptions) -> tuple[Frontend, float]:
     """
     source = _place(options.source)
     loader, kind = _detect(source)
-    length = options.length or LENGTHS[kind]
+    length = options.length or (LENGTHS[kind] if options.pool is None else LINE_LENGTH)
     if length < 1:
         raise InputError(f"--length: got {length}, expected at least 1 row")
+    if options.pool is not None and kind != "text":
+        raise InputError(
+            f"--pool: got {options.pool} for {source}, which hears speech: only lines of text have one row"
+        )
     encoder = loader(source, length)
+    if isinstance(encoder, BertEncoder):
+        encoder.pool = options.pool
     encoder.choice = LayerChoice.parse(options.layer, encoder.layers, encoder.learned)
     licence = options.licence or PACKAGED.get(options.source, ("", "", "not stated"))[2]
     description = {
@@ -122,7 +136,7 @@ def export_encoder(options: EncoderOptions) -> tuple[Frontend, float]:
         frontend = SpeechEncoder(length, description, files.__getitem__)
     else:
         files[TOKENIZER] = (source / TOKENIZER).read_bytes()
-        frontend = TextEncoder(length, description, files.__getitem__)
+        frontend = TextEncoder(length if options.pool is None else 1, description, files.__getitem__)
     write_frontend(options.out, frontend)
     return frontend, difference
 

@@ -27,7 +27,8 @@ class Features:
     Attributes:
         values: `(length, dim)` float32; rows past `valid` are zero.
         valid: How many leading rows come from the input, 0 to `length`.
-        total: How many rows the input had before it was cropped to `length`.
+        total: How many rows the input had before it was cropped to `length`; where a row stands for a whole line, the
+            tokens that were too many for it count too.
     """
 
     values: Rows
@@ -126,13 +127,18 @@ class AudioFrontend(Frontend):
 class TextFrontend(Frontend):
     """A transcript to rows."""
 
+    @property
+    def window(self) -> int:
+        """Tokens that are read at most; as many as there are rows, where each gives one."""
+        return self.length
+
     @abstractmethod
     def tokens(self, transcript: str) -> list[Token]:
         """Cut a transcript into the tokens that become rows."""
 
     @abstractmethod
     def rows(self, tokens: list[Token]) -> Rows:
-        """Return `(len(tokens), dim)` float32 rows."""
+        """Return `(n, dim)` float32 rows for at most `window` tokens: one for each, or one for all of them together."""
 
     def __call__(self, transcript: str) -> Features:
         """Return the fixed-length features of a transcript; an empty one has no valid rows."""
@@ -140,8 +146,8 @@ class TextFrontend(Frontend):
 
     def features(self, tokens: list[Token]) -> Features:
         """Return the fixed-length features of a transcript that is cut already."""
-        features = fit_length(self.rows(tokens[: self.length]), self.length)
-        return Features(features.values, features.valid, len(tokens))
+        features = fit_length(self.rows(tokens[: self.window]), self.length)
+        return Features(features.values, features.valid, features.total + max(0, len(tokens) - self.window))
 
 
 @dataclass(frozen=True)

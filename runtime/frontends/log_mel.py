@@ -1,4 +1,4 @@
-"""`log-mel`: log mel filter-bank energies, 25 ms windows every 10 ms."""
+"""`log-mel`: log mel filter-bank energies, 25 ms windows, by default every 10 ms."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from edgeser.runtime.frontends.base import AudioFrontend, OpenGraph, ReadFile, o
 from edgeser.runtime.frontends.statistics import STATISTICS, Rows, Statistics
 
 BINS = (40, 80, 128)
+HOP_MS = 10
 
 
 class LogMel(AudioFrontend):
@@ -23,19 +24,25 @@ class LogMel(AudioFrontend):
 
     Args:
         bins: Mel bins, 40, 80 or 128.
-        length: Rows the model gets; 460 are 4.6 s.
+        length: Rows the model gets; 460 are 4.6 s where the hop is 10 ms.
         statistics: Mean and deviation of each bin over a training corpus; `None` leaves the energies as they are.
+        hop_ms: Milliseconds from one window to the next, at most the window's 25.
     """
 
     kind = "log-mel"
-    hop_s = 0.010
     window_s = 0.025
 
-    def __init__(self, bins: int = 80, length: int = 460, statistics: Statistics | None = None) -> None:
+    def __init__(
+        self, bins: int = 80, length: int = 460, statistics: Statistics | None = None, hop_ms: int = HOP_MS
+    ) -> None:
         if bins not in BINS:
             raise InputError(f"log-mel: got {bins} bins, expected one of {', '.join(map(str, BINS))}")
+        if not 1 <= hop_ms <= 1e3 * self.window_s:
+            raise InputError(f"log-mel: got a hop of {hop_ms} ms, expected 1 to {1e3 * self.window_s:.0f}")
         self.dim = bins
         self.length = length
+        self.hop_ms = hop_ms
+        self.hop_s = hop_ms / 1e3
         self.statistics = statistics or Statistics.none(bins)
         self.statistics.check(bins)
 
@@ -44,6 +51,7 @@ class LogMel(AudioFrontend):
         self._fbank = kaldi_native_fbank
         self._options = kaldi_native_fbank.FbankOptions()
         self._options.frame_opts.samp_freq = SAMPLE_RATE
+        self._options.frame_opts.frame_shift_ms = float(hop_ms)
         self._options.frame_opts.dither = 0.0
         self._options.mel_opts.num_bins = bins
 
@@ -60,10 +68,10 @@ class LogMel(AudioFrontend):
         return np.array([fbank.get_frame(i) for i in range(fbank.num_frames_ready)], dtype=np.float32)
 
     def with_statistics(self, statistics: Statistics) -> LogMel:
-        return LogMel(self.dim, self.length, statistics)
+        return LogMel(self.dim, self.length, statistics, self.hop_ms)
 
     def options(self) -> dict[str, Any]:
-        return {"bins": self.dim}
+        return {"bins": self.dim, "hop_ms": self.hop_ms}
 
     def files(self) -> dict[str, bytes]:
         return {STATISTICS: self.statistics.to_bytes()}
@@ -71,6 +79,7 @@ class LogMel(AudioFrontend):
     @classmethod
     def restore(cls, length: int, options: Mapping[str, Any], read: ReadFile, open_graph: OpenGraph) -> LogMel:
         try:
-            return cls(option(options, "bins", int), length, Statistics.from_bytes(read(STATISTICS)))
+            hop_ms = option({"hop_ms": HOP_MS, **options}, "hop_ms", int)  # bundles from before it was kept have none
+            return cls(option(options, "bins", int), length, Statistics.from_bytes(read(STATISTICS)), hop_ms)
         except InputError as error:
             raise BundleError(f"log-mel: {STATISTICS} is not usable: {error}") from error

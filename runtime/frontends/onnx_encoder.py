@@ -3,8 +3,8 @@
 An encoder's graph has a symbolic batch and otherwise fixed sizes:
 
 - speech: `samples` `(N, S)` float32 at 16 kHz -> `rows` `(N, length, dim)`;
-- text: `ids` `(N, length + 2)` int32, with the tokenizer's start and end tokens -> `rows` `(N, length, dim)`, those of
-  the tokens between the two;
+- text: `ids` `(N, window + 2)` int32, with the tokenizer's start and end tokens -> `rows` `(N, length, dim)`, those of
+  the tokens between the two, or with `pool` one row for the whole line, `(N, 1, dim)`;
 - where the encoder masks its padding, `samples_length` or `ids_length` `(N,)` int32 beside it.
 
 `edgeser export-encoder` writes such graphs.
@@ -29,6 +29,7 @@ KIND = "onnx-encoder"
 GRAPH = "encoder.onnx"
 TOKENIZER = "tokenizer.json"
 NORMALISATIONS = ("none", "zero-mean-unit-variance")
+POOLS = ("start", "mean")
 
 
 class _Encoder:
@@ -147,9 +148,10 @@ class TextEncoder(TextFrontend):
     """Cuts a transcript with the encoder's own tokenizer and runs the encoder over it.
 
     Args:
-        length: Rows the model gets: as many tokens, without the start and end tokens.
+        length: Rows the model gets: as many as tokens are read, without the start and end tokens; or 1 for the line.
         description: What the manifest keeps: `name` and `architecture` of the encoder, `layer` that was exported,
-            the ids `start`, `end` and `padding`, and whatever else its exporter wrote.
+            the ids `start`, `end` and `padding`, `pool` where its graph gives one row for the whole line (`start`:
+            that of the start token, `mean`: the mean over all), and whatever else its exporter wrote.
         read: Gives the graph and the tokenizer.
         open_graph: Opens the graph.
 
@@ -168,6 +170,11 @@ class TextEncoder(TextFrontend):
         self.length = length
         self._description = dict(description)
         self._start, self._end, self._padding = (option(description, n, int) for n in ("start", "end", "padding"))
+        self._is_pooled = "pool" in description
+        if self._is_pooled and (description["pool"] not in POOLS or length != 1):
+            raise BundleError(
+                f"{KIND}: pool {description['pool']!r} of {length} rows, expected {' or '.join(POOLS)} of 1"
+            )
         try:
             self._tokenizer = Tokenizer.from_str(read(TOKENIZER).decode())
         except Exception as error:  # the library raises plain Exception
@@ -176,26 +183,32 @@ class TextEncoder(TextFrontend):
         self._tokenizer.no_padding()
         self._encoder = _Encoder(length, read, open_graph)
         self.dim = self._encoder.dim
-        if not self._encoder.takes("ids", "int32") or self._encoder.size != length + 2:
-            raise BundleError(f"{KIND}: the graph takes {self.engine.inputs}, expected ids (N, {length + 2})")
+        size = self._encoder.size
+        if not self._encoder.takes("ids", "int32") or size < 3 or (size != length + 2 and not self._is_pooled):
+            expected = "window + 2" if self._is_pooled else length + 2
+            raise BundleError(f"{KIND}: the graph takes {self.engine.inputs}, expected ids (N, {expected})")
 
     @property
     def engine(self) -> Engine:
         """What runs its graph."""
         return self._encoder.engine
 
+    @property
+    def window(self) -> int:
+        return self._encoder.size - 2
+
     def tokens(self, transcript: str) -> list[Token]:
         cut = self._tokenizer.encode(transcript, add_special_tokens=False)
         return [Token(text, start, end) for text, (start, end) in zip(cut.tokens, cut.offsets, strict=True)]
 
     def ids(self, tokens: list[Token]) -> NDArray[np.int32]:
-        """Return what the graph takes for the first `length` tokens: `(tokens + 2,)` int32, between start and end.
+        """Return what the graph takes for the first `window` tokens: `(tokens + 2,)` int32, between start and end.
 
         Raises:
             InputError: The encoder has no such token.
         """
         ids = [self._start]
-        for token in tokens[: self.length]:
+        for token in tokens[: self.window]:
             known = self._tokenizer.token_to_id(token.text)
             if known is None:
                 raise InputError(f"{KIND}: {token.text!r} is no token of {self._description.get('name')}")
@@ -203,7 +216,7 @@ class TextEncoder(TextFrontend):
         return np.array([*ids, self._end], dtype=np.int32)
 
     def extract(self, ids: NDArray[np.int32]) -> Rows:
-        """Return `(tokens, dim)` float32 rows for the `(tokens + 2,)` int32 that `ids` gave.
+        """Return `(tokens, dim)` float32 rows, or one for the line, for the `(tokens + 2,)` int32 that `ids` gave.
 
         Raises:
             InputError: There is no token, or there are too many.
@@ -213,7 +226,7 @@ class TextEncoder(TextFrontend):
             raise InputError(f"ids: got {valid}, expected 3 to {self._encoder.size}: start, tokens, end")
         padded = np.full(self._encoder.size, self._padding, dtype=np.int32)
         padded[:valid] = ids
-        return self._encoder.run("ids", padded, valid)[: valid - 2]
+        return self._encoder.run("ids", padded, valid)[: self.length if self._is_pooled else valid - 2]
 
     def rows(self, tokens: list[Token]) -> Rows:
         if not tokens:

@@ -10,12 +10,14 @@ from edgeser.runtime.errors import BundleError
 from edgeser.runtime.frontends.base import Frontend, OpenGraph, ReadFile
 from edgeser.runtime.frontends.log_mel import LogMel
 from edgeser.runtime.frontends.onnx_encoder import KIND, restore_encoder
+from edgeser.runtime.frontends.phonemes import Phonemes
 from edgeser.runtime.frontends.word_vectors import WordVectors
 
 KINDS: Mapping[str, Callable[[int, Mapping[str, Any], ReadFile, OpenGraph], Frontend]] = {
     LogMel.kind: LogMel.restore,
     WordVectors.kind: WordVectors.restore,
     KIND: restore_encoder,
+    Phonemes.kind: Phonemes.restore,
 }
 
 

@@ -1,20 +1,12 @@
 """`word-vectors`: one pretrained vector per word, kept as INT8 with a scale per row.
 
-From transcript to rows, the whole rule:
-
-1. Lower case; typographic apostrophes become `'`; a word is a run of letters, digits and inner apostrophes.
-2. `!` and `?` give a row, a run of them one row for each of the two; other punctuation gives none. Written lines carry
-   emotion in them, but recognisers write none: training leaves the marks out of half the lines.
-3. Contractions are cut as GloVe's own tokenizer cuts them: `don't` -> `do n't`, `she's` -> `she 's`.
-4. A word that is not in the vocabulary is tried with its drawn-out letters shortened (`heyyy` -> `heyy`, `hey`).
-   If that fails it gives a row of zeros: it keeps its place in the sentence and says nothing.
-5. The first `length` tokens are kept.
+From transcript to rows, the whole rule: `edgeser.runtime.frontends.words` cuts the transcript. A word that is not in
+the vocabulary is tried with its drawn-out letters shortened (`heyyy` -> `heyy`, `hey`). If that fails it gives a row of
+zeros: it keeps its place in the sentence and says nothing. The first `length` tokens are kept.
 """
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,15 +16,10 @@ from numpy.typing import NDArray
 from edgeser.runtime.errors import BundleError, InputError
 from edgeser.runtime.frontends.base import OpenGraph, ReadFile, TextFrontend, Token
 from edgeser.runtime.frontends.statistics import Rows
+from edgeser.runtime.frontends.words import cut_words, spellings
 
 _VECTORS = "vectors.safetensors"
 _VOCABULARY = "vocabulary.txt"
-MARKS = ("!", "?")
-_TOKEN = re.compile(r"[^\W_]+(?:'[^\W_]+)*|!|\?")
-_CONTRACTION = re.compile(r"(?:n't|'(?:s|m|re|ve|ll|d))$", re.IGNORECASE | re.ASCII)
-_DRAWN_OUT = re.compile(r"(.)\1{2,}")
-_REPEATED = re.compile(r"(.)\1+")
-_APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u00b4": "'", "`": "'", "\u0092": "'"})
 
 
 class WordVectors(TextFrontend):
@@ -80,18 +67,7 @@ class WordVectors(TextFrontend):
         return cls(vocabulary, codes, scales, length)
 
     def tokens(self, transcript: str) -> list[Token]:
-        plain = transcript.translate(_APOSTROPHES)
-        tokens: list[Token] = []
-        for match in _TOKEN.finditer(plain):
-            word, start = match.group(), match.start()
-            marks = {token.text for token in itertools.takewhile(lambda t: t.text in MARKS, reversed(tokens))}
-            if word in marks:
-                continue
-            # Cut before lower-casing, which can change a word's length.
-            for piece in _pieces(word):
-                tokens.append(Token(piece.lower(), start, start + len(piece)))
-                start += len(piece)
-        return tokens
+        return cut_words(transcript)
 
     def rows(self, tokens: list[Token]) -> Rows:
         rows = np.zeros((len(tokens), self.dim), dtype=np.float32)
@@ -103,7 +79,7 @@ class WordVectors(TextFrontend):
 
     def find(self, word: str) -> int | None:
         """Return the row of a lower-case word, `None` when the vocabulary has no form of it."""
-        for form in (word, _DRAWN_OUT.sub(r"\1\1", word), _REPEATED.sub(r"\1", word)):
+        for form in spellings(word):
             index = self._index.get(form)
             if index is not None:
                 return index
@@ -131,12 +107,3 @@ class WordVectors(TextFrontend):
             return cls(vocabulary, table["codes"], table["scales"], length)
         except (KeyError, UnicodeDecodeError, SafetensorError, InputError) as error:
             raise BundleError(f"word-vectors: the table is not usable: {error}") from error
-
-
-def _pieces(word: str) -> list[str]:
-    """Cut contractions off the end: `shouldn't've` -> `should`, `n't`, `'ve`."""
-    endings: list[str] = []
-    while (cut := _CONTRACTION.search(word)) and cut.start() > 0:
-        endings.insert(0, word[cut.start() :])
-        word = word[: cut.start()]
-    return [word, *endings]

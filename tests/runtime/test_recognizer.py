@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import runpy
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,12 +16,13 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeser.runtime.asr import RecognizedWord
 from edgeser.runtime.audio import load_audio
 from edgeser.runtime.bundle import GOLDEN, Bundle, write_bundle
 from edgeser.runtime.engines import ENGINES, Engine, OpenVinoEngine
 from edgeser.runtime.errors import BundleError, EngineError, InputError, MissingDependencyError, ParityError
 from edgeser.runtime.golden import TOLERANCE, EncoderVectors, GoldenVectors
-from edgeser.runtime.recognizer import Runtime, default_bundle
+from edgeser.runtime.recognizer import Runtime, default_bundle, softmax
 from edgeser.runtime.results import Result
 
 WORDS = "dogs are sitting by the door"
@@ -300,6 +302,77 @@ def test_what_is_refused_is_closed(damaged: Mapping[str, tuple[Path, str]], monk
     for engine in opened:
         with pytest.raises(EngineError, match="openvino: the engine is closed"):
             engine.run({spec.name: np.zeros([n or 1 for n in spec.shape], spec.dtype) for spec in engine.inputs})
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]:
+    """Write a small bundle that takes these modalities: `(*modalities)`."""
+    write = runpy.run_path(str(Path(__file__).parents[1] / "four_modalities.py"))["four_modalities"]
+    return lambda *modalities: write(tmp_path_factory.mktemp("four") / "m.edgeser", modalities)
+
+
+def listener(bundle: Bundle) -> Runtime:
+    return Runtime.load(bundle.path, engine="onnxruntime", asr="none", self_test=False)
+
+
+@pytest.mark.parametrize(
+    "modalities",
+    [
+        ("audio", "text", "phonemes", "sentence"),
+        ("audio", "text", "phonemes"),
+        ("audio", "phonemes"),
+        ("audio", "sentence"),
+        ("text", "phonemes"),
+    ],
+    ids="+".join,
+)
+def test_any_modalities_are_served(four: Callable[..., Bundle], clip: Path, modalities: tuple[str, ...]) -> None:
+    """All but audio come from the recogniser's words; the graph gets what each frontend gives by itself."""
+    recognized = [RecognizedWord(word, 0.3 * i, 0.3 * i + 0.2, 0.9) for i, word in enumerate(WORDS.split())]
+    with listener(four(*modalities)) as runtime:
+        assert runtime.hears_words
+        assert runtime.highlighted == next((name for name in ("text", "phonemes") if name in modalities), None)
+        heard, told = runtime.answer(load_audio(clip), recognized), runtime.recognize(clip, transcript=WORDS)
+        assert heard.transcript == WORDS
+        assert heard.probabilities == told.probabilities
+        assert heard.spans == ()  # this model gives no importance of audio
+        features = {name: f(load_audio(clip) if name == "audio" else WORDS) for name, f in runtime.frontends.items()}
+        feeds = {name: one.values[None] for name, one in features.items()}
+        feeds.update({f"{name}_length": np.array([one.valid], np.int32) for name, one in features.items()})
+        expected = softmax(runtime.engine.run(feeds)["logits"])[0]
+        np.testing.assert_allclose(list(heard.probabilities.values()), expected, atol=1e-6)
+        empty = runtime.recognize(clip, transcript="")
+        assert distance(empty, heard) > 1e-3
+        both = runtime.recognize_batch([load_audio(clip)] * 2, [WORDS, ""])
+        assert [distance(both[0], heard) < 1e-6, distance(both[1], empty) < 1e-6] == [True, True]
+    assert [word.text for word in heard.words] == WORDS.split()
+    assert [word.start_s for word in heard.words] == [word.start_s for word in recognized]
+    if runtime.highlighted:
+        assert sum(word.importance for word in heard.words) == pytest.approx(1.0)
+        assert len({word.importance for word in heard.words}) > 3
+    else:
+        assert {(word.importance, word.mattered) for word in heard.words} == {(0.0, False)}
+    assert heard.timings.text_ms > 0
+    assert (heard.timings.audio_ms > 0) == ("audio" in modalities)
+
+
+def test_words_weigh_what_the_text_says_beside_phonemes(four: Callable[..., Bundle], clip: Path) -> None:
+    """Marks and the pieces of contractions count for their word, whose text and phonemes are cut alike."""
+    line = "dogs don't sit!"
+    with listener(four("audio", "text", "phonemes", "sentence")) as runtime:
+        result = runtime.recognize(clip, transcript=line)
+        rows = np.abs(runtime.frontends["text"](line).values).sum(axis=1)  # type: ignore[operator]
+    expected = np.array([rows[0], rows[1] + rows[2], rows[3] + rows[4]]) / rows.sum()
+    np.testing.assert_allclose([word.importance for word in result.words], expected, rtol=1e-5)
+
+
+def test_a_bundle_of_audio_alone_hears_no_words(four: Callable[..., Bundle], clip: Path) -> None:
+    with listener(four("audio")) as runtime:
+        assert not runtime.hears_words
+        assert runtime.window_samples == round((99 * 0.012 + 0.025) * 16_000)
+        result = runtime.recognize(clip)
+    assert (result.transcript, result.words, result.timings.asr_ms) == ("", (), 0.0)
+    assert result.heard_s == pytest.approx(99 * 0.012 + 0.025)
 
 
 def test_unknown_names_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeser.runtime.frontends import Statistics
-from edgeser.training.augment import EncoderAugmentation, LogMelAugmentation, add_noise, drop_rows, stretch_bins
+from edgeser.training.augment import EncoderAugmentation, LogMelAugmentation, add_noise, keep_rows, stretch_bins
 
 
 @settings(max_examples=40, deadline=None)
@@ -43,10 +43,11 @@ def test_noise_comes_at_the_stated_ratio(snr_db: float) -> None:
 
 def test_dropping_words_never_drops_all() -> None:
     rng = np.random.default_rng(0)
-    rows = np.arange(12, dtype=np.float32).reshape(6, 2)
-    assert drop_rows(rows, 0.0, rng).shape == rows.shape
-    assert all(drop_rows(rows, 0.9, rng).shape[0] >= 1 for _ in range(50))
-    assert drop_rows(rows[:0], 0.5, rng).shape == (0, 2)
+    assert keep_rows(6, 0.0, rng).tolist() == list(range(6))
+    kept = [keep_rows(6, 0.9, rng) for _ in range(50)]
+    assert all(rows.size >= 1 and (np.diff(rows) > 0).all() and rows[-1] < 6 for rows in kept)
+    assert len({rows.size for rows in kept}) > 1
+    assert keep_rows(0, 0.5, rng).size == 0
 
 
 @settings(max_examples=40, deadline=None)

@@ -57,7 +57,7 @@ def in_pytorch() -> Open:
         if folder is None:
             return SpeechEncoder(length, description, lambda name: b"", lambda graph: engine)
         return TextEncoder(
-            length,
+            1 if "pool" in description else length,
             description,
             lambda name: (folder / TOKENIZER).read_bytes() if name == TOKENIZER else b"",
             lambda graph: engine,

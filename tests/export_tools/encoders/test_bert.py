@@ -16,8 +16,9 @@ from torch import nn
 from edgeser.export_tools.encoders.bert import bert_from_transformers
 from edgeser.export_tools.encoders.storage import store_weights
 from edgeser.runtime.engines import open_engine
-from edgeser.runtime.errors import InputError
+from edgeser.runtime.errors import InputError, ParityError
 from edgeser.runtime.frontends import TextEncoder
+from edgeser.runtime.golden import EncoderVectors, encoder_vectors, verify_frontend
 
 Deviations = Callable[[NDArray[Any], NDArray[Any]], float]
 SENTENCES = (
@@ -136,6 +137,38 @@ def test_small_random_ones_are_transformers(
     assert frontend(LONG).total > 20
 
 
+def line_of(folder: Path, sentence: str, tokens: int, pool: str) -> list[NDArray[np.float32]]:
+    """The start token's row of every hidden state, or the mean over all tokens, as plain PyTorch makes them."""
+    from tokenizers import Tokenizer
+    from transformers import AutoModel
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(tokens + 2)
+    ids = torch.tensor([tokenizer.encode(sentence).ids])
+    with torch.inference_mode():
+        states = AutoModel.from_pretrained(folder).eval()(input_ids=ids, output_hidden_states=True).hidden_states
+    return [(state[0, :1] if pool == "start" else state[0].mean(dim=0, keepdim=True)).numpy() for state in states]
+
+
+@pytest.mark.parametrize("pool", ["start", "mean"])
+def test_one_row_for_the_line_is_plain_pytorchs(
+    small: Path, in_pytorch: Callable[..., TextEncoder], deviations: Deviations, pool: str
+) -> None:
+    """All hidden states within 1e-4 standard deviations, whatever stands behind the line."""
+    encoder = bert_from_transformers(small, 20)
+    encoder.pool = pool
+    frontend = in_pytorch(encoder, 20, "0+1+2", small)
+    assert (frontend.length, frontend.window, frontend.options()["pool"]) == (1, 20, pool)
+    for sentence in (*SENTENCES, LONG):
+        expected = np.concatenate(line_of(small, sentence, 20, pool), axis=1)
+        features = frontend(sentence)
+        assert features.valid == 1
+        assert (features.total > 1) == (len(frontend.tokens(sentence)) > 20)
+        assert deviations(features.values, expected) < 1e-4
+    assert (frontend("").valid, frontend("").values.any()) == (0, False)
+
+
 def test_an_empty_transcript_has_no_rows(small: Path, in_pytorch: Callable[..., TextEncoder]) -> None:
     frontend = in_pytorch(bert_from_transformers(small, 20), 20, "1", small)
     for nothing in ("", *([" \n"] if "roberta" not in small.name else [])):  # a byte-level vocabulary has blanks
@@ -232,6 +265,37 @@ def test_minilm_is_transformers(minilm: TextEncoder, packaged: Callable[[str], P
         rows = minilm.rows(minilm.tokens(sentence))
         assert deviations(rows[:, :384], states[4]) < 1e-4
         assert deviations(rows[:, 384:], states[6]) < 1e-4
+
+
+@pytest.fixture(scope="module")
+def minilm_line(by_command: Callable[..., TextEncoder]) -> TextEncoder:
+    return by_command("minilm-l6-v2", "--pool", "mean")
+
+
+def test_minilm_of_a_line_is_the_mean_over_its_tokens(
+    minilm_line: TextEncoder, packaged: Callable[[str], Path], deviations: Deviations
+) -> None:
+    """The exported graph against plain PyTorch, on real sentences and on more tokens than the 64 that it reads."""
+    folder = packaged("minilm-l6-v2")
+    assert (minilm_line.length, minilm_line.window, minilm_line.dim) == (1, 64, 384)
+    for sentence in (*SENTENCES, LONG, " ".join([LONG] * 4)):
+        features = minilm_line(sentence)
+        assert deviations(features.values, line_of(folder, sentence, 64, "mean")[-1]) < 1e-4
+    assert features.total > 1
+    near, far = (minilm_line(s).values[0] for s in ("A dog sits at the door", "I can't believe we won!"))
+    line = minilm_line(SENTENCES[1]).values[0]
+    alike, unlike = (float(line @ o / np.linalg.norm(line) / np.linalg.norm(o)) for o in (near, far))
+    assert (alike > 0.6, unlike < 0.3) == (True, True)  # it says what the line is about
+
+
+def test_golden_vectors_of_a_line(minilm_line: TextEncoder) -> None:
+    vectors = encoder_vectors(minilm_line, SENTENCES[0])
+    stored = EncoderVectors.from_tensors(**{"given" if n == "input" else n: v for n, v in vectors.to_tensors().items()})
+    assert stored.rows.shape == (1, 384)
+    assert verify_frontend(minilm_line, stored, "fp32") < 1e-3
+    wrong = EncoderVectors(stored.input, np.roll(stored.rows, 1, axis=1))
+    with pytest.raises(ParityError, match="golden rows differ by"):
+        verify_frontend(minilm_line, wrong, "fp32")
 
 
 def test_minilm_tokens(minilm: TextEncoder) -> None:

@@ -100,7 +100,10 @@ def test_options_that_do_not_fit(tiny: Path, tmp_path: Path, capsys: pytest.Capt
     out = tmp_path / "out"
     assert "--layer: got '2', expected 0 to 1, last" in refused(capsys, out, tiny, "--layer", "2")
     assert "has no layer_weights" in refused(capsys, out, tiny, "--layer", "learned")
-    for options in (("--length", "0"), ("--length", "x"), ("--weights", "int4")):
+    assert "which hears speech: only lines of text have one row" in refused(capsys, out, tiny, "--pool", "mean")
+    with pytest.raises(InputError, match="--pool: got 'max', expected start or mean"):
+        EncoderOptions(str(tiny), out, pool="max")
+    for options in (("--length", "0"), ("--length", "x"), ("--weights", "int4"), ("--pool", "max")):
         with pytest.raises(SystemExit) as caught:
             main(["export-encoder", str(tiny), "-o", str(out), *options])
         assert caught.value.code == 2

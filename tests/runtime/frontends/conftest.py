@@ -77,6 +77,30 @@ def text_graph() -> Callable[..., bytes]:
 
 
 @pytest.fixture(scope="session")
+def line_graph() -> Callable[..., bytes]:
+    """Give one row for 5 ids: the first id and the sum of those that are valid."""
+
+    def build(size: int = 5, rows: int = 1) -> bytes:
+        nodes = [
+            helper.make_node("Unsqueeze", ["ids_length", "one"], ["count"]),
+            helper.make_node("Less", ["places", "count"], ["inside"]),
+            helper.make_node("Where", ["inside", "ids", "none"], ["valid"]),
+            helper.make_node("ReduceSum", ["valid", "one"], ["sum"], keepdims=1),
+            helper.make_node("Slice", ["ids", "zero", "one", "one"], ["first"]),
+            helper.make_node("Concat", ["first", "sum"], ["row"], axis=1),
+            helper.make_node("Cast", ["row"], ["float"], to=TensorProto.FLOAT),
+            helper.make_node("Unsqueeze", ["float", "one"], ["line"]),
+            helper.make_node("Concat", ["line"] * rows, ["rows"], axis=1),
+        ]
+        inputs = (("ids", TensorProto.INT32, ("N", size)), ("ids_length", TensorProto.INT32, ("N",)))
+        places = np.arange(size, dtype=np.int32)[None]
+        constants = {"one": np.array([1]), "zero": np.array([0]), "none": np.int32(0), "places": places}
+        return _graph(nodes, inputs, ("N", rows, 2), **constants)
+
+    return build
+
+
+@pytest.fixture(scope="session")
 def failing_graph() -> bytes:
     """Take a logarithm of every sample, which is not finite for silence."""
     nodes = [helper.make_node("Log", ["samples"], ["log"]), helper.make_node("Reshape", ["log", "shape"], ["rows"])]

@@ -15,7 +15,7 @@ from edgeser.runtime.frontends.log_mel import BINS
 WINDOW, HOP, FFT = 400, 160, 512
 
 
-def kaldi_filter_bank(samples: Samples, bins: int) -> NDArray[np.float64]:
+def kaldi_filter_bank(samples: Samples, bins: int, hop: int = HOP) -> NDArray[np.float64]:
     """Compute Kaldi's log mel energies straight from their definition, slowly, in float64.
 
     Of each whole window: subtract its mean; pre-emphasise with 0.97, the first sample by itself; Povey window
@@ -32,7 +32,7 @@ def kaldi_filter_bank(samples: Samples, bins: int) -> NDArray[np.float64]:
             if left < m < right:
                 triangles[b, i] = (m - left) / (centre - left) if m <= centre else (right - m) / (right - centre)
     rows = []
-    for start in range(0, samples.shape[0] - WINDOW + 1, HOP):
+    for start in range(0, samples.shape[0] - WINDOW + 1, hop):
         frame = samples[start : start + WINDOW].astype(np.float64)
         frame = frame - frame.mean()
         frame = np.append(frame[0] - 0.97 * frame[0], frame[1:] - 0.97 * frame[:-1])
@@ -54,6 +54,53 @@ def test_energies_are_kaldis(speech: Samples, bins: int, scale: float) -> None:
     assert got.shape == want.shape == (1 + (speech.shape[0] - WINDOW) // HOP, bins)
     assert np.abs(got - want).max() < 1e-3  # a float32 FFT loses digits in bins far below their frame's loudest
     assert np.abs(got - want).mean() < 1e-5
+
+
+@pytest.mark.parametrize(("bins", "hop_ms"), [(128, 12), (40, 25), (80, 1)])
+def test_other_hops_are_kaldis_too(speech: Samples, bins: int, hop_ms: int) -> None:
+    """128 bins every 12 ms are the multilevel transformer's."""
+    frontend, hop = LogMel(bins, hop_ms=hop_ms), 16 * hop_ms
+    heard = speech[: SAMPLE_RATE // 2 * min(hop_ms, 6)]
+    got, want = frontend.extract(heard * np.float32(32768)), kaldi_filter_bank(heard * 32768.0, bins, hop)
+    assert got.shape == want.shape == (1 + (heard.shape[0] - WINDOW) // hop, bins)
+    assert np.abs(got - want).max() < 2e-3  # float32, as above; the narrowest bins hold one line of the spectrum
+    assert np.abs(got - want).mean() < 1e-5
+    assert frontend.hop_s == hop_ms / 1000
+
+
+@pytest.mark.parametrize(("bins", "length", "hop_ms", "heard_s"), [(128, 400, 12, 4.813), (40, 750, 10, 7.515)])
+def test_length_and_hop_make_the_window(speech: Samples, bins: int, length: int, hop_ms: int, heard_s: float) -> None:
+    frontend = LogMel(bins, length, hop_ms=hop_ms)
+    enough = frontend.samples_for(length)
+    assert enough / SAMPLE_RATE == pytest.approx(heard_s)
+    long = np.resize(speech, 2 * enough)
+    for samples, valid in ((enough - 1, length - 1), (enough, length), (2 * enough, length)):
+        features = frontend(long[:samples])
+        assert features.values.shape == (length, bins)
+        assert features.valid == valid
+        assert features.total == 1 + (samples - WINDOW) // (16 * hop_ms)
+    np.testing.assert_array_equal(frontend(long).values, frontend(long[:enough]).values)
+
+
+def test_the_hop_is_kept(speech: Samples) -> None:
+    original = LogMel(128, 50, hop_ms=12)
+    spec = {"kind": "log-mel", **original.options()}
+    assert spec == {"kind": "log-mel", "bins": 128, "hop_ms": 12}
+    again = original.with_statistics(Statistics.none(128))
+    restored = restore_frontend(50, spec, original.files().__getitem__)
+    for other in (again, restored):
+        assert isinstance(other, LogMel)
+        assert (other.hop_ms, other.hop_s) == (12, 0.012)
+        np.testing.assert_array_equal(other(speech).values, original(speech).values)
+    old = restore_frontend(50, {"kind": "log-mel", "bins": 128}, original.files().__getitem__)
+    assert isinstance(old, LogMel)
+    assert old.hop_ms == 10  # bundles from before it was kept
+
+
+@pytest.mark.parametrize("hop_ms", [0, -10, 26])
+def test_hops_that_leave_gaps_are_refused(hop_ms: int) -> None:
+    with pytest.raises(InputError, match=f"log-mel: got a hop of {hop_ms} ms, expected 1 to 25"):
+        LogMel(40, hop_ms=hop_ms)
 
 
 def test_silence_lies_on_the_floor(plain: LogMel) -> None:
@@ -185,6 +232,8 @@ STATISTICS = {"mean": np.zeros(40, np.float32), "std": np.ones(40, np.float32)}
         ({}, save(STATISTICS), "frontend option 'bins': got None, expected int"),
         ({"bins": "40"}, save(STATISTICS), "frontend option 'bins': got '40', expected int"),
         ({"bins": True}, save(STATISTICS), "frontend option 'bins': got True, expected int"),
+        ({"bins": 40, "hop_ms": 12.5}, save(STATISTICS), "frontend option 'hop_ms': got 12.5, expected int"),
+        ({"bins": 40, "hop_ms": 0}, save(STATISTICS), "got a hop of 0 ms"),
     ],
 )
 def test_restoring_from_what_is_not_usable(options: dict[str, object], content: bytes, message: str) -> None:

@@ -193,6 +193,44 @@ def test_rows_of_what_the_graph_takes(text: TextEncoder) -> None:
             text.extract(wrong)
 
 
+@pytest.mark.parametrize("pool", ["start", "mean"])
+def test_one_row_for_the_whole_line(line_graph: Build, tokenizer: bytes, pool: str) -> None:
+    files = {"encoder.onnx": line_graph(), "tokenizer.json": tokenizer}
+    line = TextEncoder(1, TEXT | {"pool": pool}, files.__getitem__)
+    assert (line.length, line.window, line.dim) == (1, 3, 2)
+    for transcript, ids, total in (("the", [4], 1), ("The doors", [4, 5, 6], 1), ("the door ! the door", [4, 5, 7], 3)):
+        features = line(transcript)
+        assert (features.valid, features.total) == (1, total)  # more than one says that the line was cut
+        assert features.values.tolist() == [[2, 2 + sum(ids) + 3]]
+        np.testing.assert_array_equal(line.extract(line.ids(line.tokens(transcript))), features.values)
+    for nothing in ("", " \n"):
+        features = line(nothing)
+        assert (features.valid, features.total, features.values.tolist()) == (0, 0, [[0, 0]])
+    restored = restore_frontend(1, {"kind": "onnx-encoder", **line.options()}, line.files().__getitem__)
+    assert isinstance(restored, TextEncoder)
+    assert restored.options() == line.options()
+    assert restored.window == 3
+    np.testing.assert_array_equal(restored("doors").values, line("doors").values)
+
+
+@pytest.mark.parametrize(
+    ("length", "size", "rows", "pool", "message"),
+    [
+        (1, 5, 1, "max", "pool 'max' of 1 rows, expected start or mean of 1"),
+        (1, 5, 1, None, "pool None of 1 rows, expected start or mean of 1"),
+        (3, 5, 3, "mean", "pool 'mean' of 3 rows, expected start or mean of 1"),
+        (1, 5, 3, "mean", r"expected rows \(N, 1, dim\)"),
+        (1, 2, 1, "mean", r"expected ids \(N, window \+ 2\)"),
+    ],
+)
+def test_lines_that_do_not_fit(
+    line_graph: Build, tokenizer: bytes, length: int, size: int, rows: int, pool: str | None, message: str
+) -> None:
+    files = {"encoder.onnx": line_graph(size, rows), "tokenizer.json": tokenizer}
+    with pytest.raises(BundleError, match=message):
+        TextEncoder(length, TEXT | {"pool": pool}, files.__getitem__)
+
+
 def test_encoders_name_their_engine(plain: SpeechEncoder, text: TextEncoder) -> None:
     assert (plain.engine.name, text.engine.name) == ("onnxruntime", "onnxruntime")
 
