@@ -6,10 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgeser.models.base import EmotionModel, InputSpec, LogMelShape, ModelOutput
+from edgeser.models.cat import CAT
+from edgeser.models.dropformer import DropFormer
+from edgeser.models.ilt import ILT
 from edgeser.models.ks_transformer import KSTransformer
+from edgeser.models.multigranularity import Multigranularity
+from edgeser.models.multilevel import Multilevel
 from edgeser.runtime.errors import InputError
 
-FAMILIES: Mapping[str, type[EmotionModel]] = {model.family: model for model in (KSTransformer,)}
+FAMILIES: Mapping[str, type[EmotionModel]] = {
+    model.family: model for model in (KSTransformer, DropFormer, CAT, ILT, Multilevel, Multigranularity)
+}
 
 __all__ = [
     "FAMILIES",

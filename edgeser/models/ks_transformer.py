@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from edgeser.models.base import EmotionModel, InputSpec, ModelOutput
+from edgeser.models.branch import BranchConfig
+from edgeser.nn.attention import Attend
+from edgeser.nn.classifier import build_classifier
 from edgeser.nn.positions import masked_mean, masked_statistics, sinusoids, valid_rows
 from edgeser.nn.relevance import (
     classifier_gradient,
@@ -20,37 +24,13 @@ from edgeser.nn.relevance import (
     statistics_contribution,
 )
 from edgeser.nn.skip import StatisticsSkip
-from edgeser.nn.stems import ConvStem, LinearStem, PoolStem, Stem
+from edgeser.nn.sparsity import KeySparse
+from edgeser.nn.stems import Stem
 from edgeser.nn.transformer import CrossAttentionBlock, LayerSizes, Stream, TransformerLayer, unmasked
 from edgeser.runtime.errors import InputError
 
 READOUTS = ("attention", "relevance")
-_STEMS = ("none", "linear", "conv", "pool")
-_POOLED = {"audio": 8, "text": 1}  # rows of an encoder that become one: 160 ms of speech, one token of text
-
-
-@dataclass(frozen=True)
-class BranchConfig:
-    """One modality's branch.
-
-    Attributes:
-        length: Input rows.
-        dim: Width of an input row.
-        width: Width inside the model.
-        ffn: Hidden width of the feed-forward networks.
-        stem: `none` (width = dim), `linear`, `conv` (convolutions, one row for eight), or `pool` (the mean of
-            `pool` rows, projected).
-        frontend: Kind of the frontend that delivers the rows.
-        pool: Rows in for one row out of a `pool` stem.
-    """
-
-    length: int
-    dim: int
-    width: int
-    ffn: int
-    stem: str = "linear"
-    frontend: str = ""
-    pool: int = 1
+MODULES = ("extraction", "interaction", "fusion")
 
 
 @dataclass(frozen=True)
@@ -61,6 +41,7 @@ class KSTransformerConfig:
         branches: By modality, `audio`, `text` or both.
         classes: Emotions.
         layers: Layers in feature extraction, CCABs in modality interaction, layers in deep fusion.
+        modules: Those of `MODULES` that are there (table 2 of the longer paper).
         heads: Attention heads.
         keep_rate: Share of the keys that key-sparse attention keeps, above 0 to 1.
         sparse: `False` replaces key-sparse by vanilla attention everywhere (the ablation).
@@ -81,6 +62,7 @@ class KSTransformerConfig:
     branches: Mapping[str, BranchConfig]
     classes: int = 4
     layers: tuple[int, int, int] = (5, 3, 2)
+    modules: tuple[str, ...] = MODULES
     heads: int = 8
     keep_rate: float = 0.5
     sparse: bool = True
@@ -100,14 +82,16 @@ class KSTransformerConfig:
             raise InputError(f"ks-transformer: got layers {self.layers}, expected three counts, for example 5,3,2")
         if self.readout not in READOUTS:
             raise InputError(f"ks-transformer: got readout {self.readout!r}, expected {' or '.join(READOUTS)}")
+        if not set(self.modules) <= set(MODULES):
+            raise InputError(f"ks-transformer: got modules {list(self.modules)}, expected of {', '.join(MODULES)}")
         for name, branch in self.branches.items():
-            if branch.width % self.heads:
-                raise InputError(f"ks-transformer: {name} width {branch.width} is no multiple of {self.heads} heads")
-            if branch.stem not in _STEMS or (branch.stem == "none" and branch.width != branch.dim):
-                raise InputError(
-                    f"ks-transformer: {name} stem {branch.stem!r} with dim {branch.dim} and width {branch.width}: "
-                    f"expected one of {', '.join(_STEMS)}, 'none' only where dim equals width"
-                )
+            branch.check(f"ks-transformer: {name}", self.heads)
+
+    @property
+    def depths(self) -> tuple[int, int, int]:
+        """Layers, CCABs and layers of the three modules, 0 for one that is left out."""
+        extraction, ccabs, fusion = (n if m in self.modules else 0 for m, n in zip(MODULES, self.layers, strict=True))
+        return extraction, ccabs, fusion
 
 
 class KSTransformer(EmotionModel):
@@ -123,26 +107,35 @@ class KSTransformer(EmotionModel):
 
     family = "ks-transformer"
     modes = (("audio", "text"), ("audio",), ("text",))
+    variants = MappingProxyType(
+        {
+            "dense attention": {"sparse": False},
+            "w/o CCAB": {"modules": ("extraction", "fusion")},
+            "MIM+DFM": {"modules": ("interaction", "fusion")},
+            "FEM+MIM": {"modules": ("extraction", "interaction")},
+        }
+    )
 
     def __init__(self, config: KSTransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.inputs = {n: InputSpec(b.length, b.dim, b.frontend) for n, b in config.branches.items()}
-        extraction, ccabs, fusion = config.layers
-        keep_rate = config.keep_rate if config.sparse else None
-        self.stems = nn.ModuleDict({n: _build_stem(b, config.dropout) for n, b in config.branches.items()})
+        self.inputs = {name: branch.input for name, branch in config.branches.items()}
+        extraction, ccabs, fusion = config.depths
+        sparsity = KeySparse(config.keep_rate) if config.sparse else None
+        self.stems = nn.ModuleDict({n: b.build_stem(config.dropout) for n, b in config.branches.items()})
         self.extraction = nn.ModuleDict({n: self._layers(b, extraction, None) for n, b in config.branches.items()})
         self.interaction = nn.ModuleDict()
         if len(config.branches) == 2:
             for name, branch in config.branches.items():
                 other = next(b for n, b in config.branches.items() if n != name)
                 self.interaction[name] = nn.ModuleList(
-                    CrossAttentionBlock(self._sizes(branch), other.width, keep_rate, config.mask_padding)
+                    CrossAttentionBlock(self._sizes(branch), other.width, sparsity, config.mask_padding)
                     for _ in range(ccabs)
                 )
-        self.fusion = nn.ModuleDict({n: self._layers(b, fusion, keep_rate) for n, b in config.branches.items()})
+        self.fusion = nn.ModuleDict({n: self._layers(b, fusion, sparsity) for n, b in config.branches.items()})
         self.importances = tuple(config.branches) if extraction + fusion or config.readout == "relevance" else ()
-        self.classifier = _classifier(sum(b.width for b in config.branches.values()), config.classes, config.dropout)
+        width = sum(branch.width for branch in config.branches.values())
+        self.classifier = build_classifier(width, config.classes, config.dropout)
         self.skips = nn.ModuleDict()
         if config.skip is not None:
             for name, branch in config.branches.items():
@@ -239,8 +232,8 @@ class KSTransformer(EmotionModel):
     def _stem(self, name: str) -> Stem:
         return cast(Stem, self.stems[name])
 
-    def _layers(self, branch: BranchConfig, count: int, keep_rate: float | None) -> nn.ModuleList:
-        return nn.ModuleList(TransformerLayer(self._sizes(branch), keep_rate) for _ in range(count))
+    def _layers(self, branch: BranchConfig, count: int, attend: Attend | None) -> nn.ModuleList:
+        return nn.ModuleList(TransformerLayer(self._sizes(branch), attend) for _ in range(count))
 
     def _sizes(self, branch: BranchConfig) -> LayerSizes:
         config = self.config
@@ -261,18 +254,11 @@ class KSTransformer(EmotionModel):
         else:
             raise InputError(f"ks-transformer: got preset {name!r}, expected one of {', '.join(cls.presets)}")
         branches = {
-            modality: BranchConfig(
-                length=spec.length,
-                dim=spec.dim,
-                width=width,
-                ffn=ffn,
-                stem=_stem_kind(name, spec, width),
-                frontend=spec.frontend,
-                pool=_POOLED[modality],
-            )
+            modality: BranchConfig.of(modality, spec, *sizes.get(modality, sizes["audio"]), compact=name == "compact")
             for modality, spec in inputs.items()
-            for width, ffn in [sizes.get(modality, sizes["audio"])]
         }
+        if changes.get("skip") is False:  # files without a null say it so
+            changes["skip"] = None
         return cls(KSTransformerConfig(branches, classes, **{**base, **changes}))
 
     def configuration(self) -> dict[str, Any]:
@@ -283,13 +269,8 @@ class KSTransformer(EmotionModel):
         fields = dict(configuration)
         fields["branches"] = {name: BranchConfig(**branch) for name, branch in configuration["branches"].items()}
         fields["layers"] = tuple(configuration["layers"])
+        fields["modules"] = tuple(configuration.get("modules", MODULES))  # bundles from before it do not have it
         return cls(KSTransformerConfig(**fields))
-
-
-def _stem_kind(preset: str, spec: InputSpec, width: int) -> str:
-    if preset == "compact" and spec.frontend in ("log-mel", "onnx-encoder"):
-        return "conv" if spec.frontend == "log-mel" else "pool"
-    return "none" if spec.dim == width else "linear"
 
 
 def _through(layers: nn.Module, stream: Stream) -> tuple[Stream, Tensor | None]:
@@ -298,24 +279,3 @@ def _through(layers: nn.Module, stream: Stream) -> tuple[Stream, Tensor | None]:
     for layer in layers.children():
         stream, importance = layer(stream)
     return stream, importance
-
-
-def _build_stem(branch: BranchConfig, dropout: float) -> Stem:
-    if branch.stem == "pool":
-        return PoolStem(branch.dim, branch.width, branch.pool, dropout)
-    if branch.stem == "conv":
-        return ConvStem(branch.dim, branch.width, dropout)
-    return LinearStem(branch.dim, branch.width) if branch.stem == "linear" else LinearStem(branch.dim, None)
-
-
-def _classifier(width: int, classes: int, dropout: float) -> nn.Sequential:
-    """Halve the width twice, then classify: 1536 -> 768 -> 384 -> classes in the paper."""
-    return nn.Sequential(
-        nn.Linear(width, width // 2),
-        nn.ReLU(),
-        nn.Dropout(dropout),
-        nn.Linear(width // 2, width // 4),
-        nn.ReLU(),
-        nn.Dropout(dropout),
-        nn.Linear(width // 4, classes),
-    )

@@ -28,6 +28,13 @@ def masked_mean(x: Tensor, length: Tensor) -> Tensor:
     return (x * mask).sum(dim=1) / length[:, None].clamp(min=1)
 
 
+def masked_max(x: Tensor, length: Tensor) -> Tensor:
+    """Return the maximum `(N, D)` over the first `length[n]` rows of `(N, T, D)`; 0 where there are none."""
+    mask = valid_rows(length, x.shape[1])[:, :, None]
+    present = (length > 0).to(x.dtype)[:, None]
+    return (x * mask + (mask - 1.0) * 1e4).amax(dim=1) * present
+
+
 def masked_statistics(x: Tensor, length: Tensor) -> Tensor:
     """Return mean and deviation `(N, 2 D)` over the first `length[n]` rows of `(N, T, D)`; 0 where there are none."""
     share = (valid_rows(length, x.shape[1]) / length[:, None].clamp(min=1)).to(x.dtype)[:, None]  # (N, 1, T)

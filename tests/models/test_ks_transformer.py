@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from edgeser.models import InputSpec, build_model, restore_model
+from edgeser.nn.attention import kept_keys
 from edgeser.nn.positions import masked_statistics
+from edgeser.nn.sparsity import KeySparse
 from edgeser.runtime.errors import InputError
 
 PAPER = {"audio": InputSpec(460, 512, "onnx-encoder"), "text": InputSpec(20, 1024, "onnx-encoder")}
@@ -114,6 +116,31 @@ def test_interaction_needs_both_modalities_and_reads_them_before_either_is_updat
     assert len(alone.interaction) == 0
 
 
+@pytest.mark.parametrize("ccabs", range(5))
+def test_any_number_of_ccabs(ccabs):
+    model = build_model("ks-transformer", "compact", COMPACT, 4, layers=(1, ccabs, 1)).eval()
+    assert [len(blocks) for blocks in model.interaction.values()] == [ccabs, ccabs]
+    inputs = batch(model, {"audio": [300], "text": [8]})
+    assert torch.isfinite(model(inputs).logits).all()
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+def test_keep_rates_of_figure_6(rate):
+    model = build_model("ks-transformer", "compact", COMPACT, 4, keep_rate=rate).eval()
+    assert model.fusion["text"][0].attention.attend == KeySparse(rate)
+    assert kept_keys(460, rate) == round(460 * rate)
+    assert kept_keys(20, rate) == round(20 * rate)
+    assert torch.isfinite(model(batch(model, {"audio": [300], "text": [8]})).logits).all()
+
+
+@pytest.mark.parametrize("variant", ["MIM+DFM", "FEM+MIM", "w/o CCAB"])
+def test_modules_can_be_left_out(variant):
+    changes = type(build_model("ks-transformer", "compact", COMPACT, 4)).variants[variant]
+    model = build_model("ks-transformer", "compact", COMPACT, 4, **changes)
+    there = [bool(len(part["audio"])) for part in (model.extraction, model.interaction, model.fusion)]
+    assert there == [m in changes["modules"] for m in ("extraction", "interaction", "fusion")]
+
+
 def test_configuration_restores_the_same_model():
     model = build_model("ks-transformer", "compact", COMPACT, 4, keep_rate=0.3).eval()
     twin = restore_model("ks-transformer", model.configuration())
@@ -125,10 +152,11 @@ def test_configuration_restores_the_same_model():
 @pytest.mark.parametrize(
     ("family", "preset", "inputs", "changes", "message"),
     [
-        ("ks", "compact", COMPACT, {}, "family: got 'ks', expected one of ks-transformer"),
+        ("ks", "compact", COMPACT, {}, "family: got 'ks', expected one of ks-transformer, dropformer, cat"),
         ("ks-transformer", "tiny", COMPACT, {}, "got preset 'tiny', expected one of paper, compact"),
         ("ks-transformer", "compact", COMPACT, {"keep_rate": 0.0}, "got keep_rate 0.0"),
         ("ks-transformer", "compact", COMPACT, {"layers": (1, 1)}, "expected three counts"),
+        ("ks-transformer", "compact", COMPACT, {"modules": ("head",)}, "expected of extraction"),
         ("ks-transformer", "compact", COMPACT, {"heads": 7}, "no multiple of 7 heads"),
         ("ks-transformer", "compact", COMPACT, {"depth": 3}, "unknown option among"),
         ("ks-transformer", "compact", {}, {}, "expected audio, text or both"),
