@@ -123,9 +123,12 @@ def golden_encoders(frontends: Mapping[str, Frontend], utterances: Sequence[Utte
 
 
 def _choose(trained: TrainedModel, options: ExportOptions) -> list[Utterance]:
-    """Take utterances from all over the corpus: the held-out session where there is one; the last without words."""
+    """Take utterances from all over the corpus: the held-out fold where there is one; the last without words."""
     everything = read_corpus(options.corpus or str(trained.training["corpus"]))
-    held_out = [u for u in everything if u.session == trained.training.get("held_out")]
+    try:
+        held_out = trained.held_out(everything)
+    except InputError:  # another corpus than the one it was trained on, of which nothing needs to be held out
+        held_out = []
     pool = held_out or everything
     if len(pool) < MINIMUM:
         raise InputError(f"parity: the corpus gives {len(pool)} utterances, expected at least {MINIMUM}")
@@ -139,7 +142,7 @@ def _manifest(trained: TrainedModel, options: ExportOptions, reports: Sequence[P
     training = dict(trained.training)
     corpus = str(training.pop("corpus"))
     vectors = training.pop("word_vectors", None)
-    for name in ("audio_encoder", "text_encoder"):
+    for name in ("audio_encoder", "text_encoder", "sentence_encoder"):
         training.pop(name, None)  # a path; what matters of it is with the input's frontend
     training["excluded"] = len(training.pop("exclude", ()))
     for name in ("family", "preset", "labels"):

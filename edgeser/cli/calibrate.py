@@ -17,6 +17,7 @@ import logging
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -28,6 +29,8 @@ from edgeser.calibration.ranges import METHODS, Method
 from edgeser.calibration.report import CalibrationReport
 from edgeser.calibration.sampling import Sampling
 from edgeser.cli.options import add_json_option, comma_separated, positive, print_json, read_ids
+from edgeser.corpora import make_folds, read_corpus
+from edgeser.corpora.splits import SESSIONS, SPEAKERS
 from edgeser.runtime.bundle import Bundle
 
 log = logging.getLogger(__name__)
@@ -87,9 +90,7 @@ def run(args: argparse.Namespace) -> int:
             count=args.count,
             validation=args.validation,
             seed=args.seed,
-            exclude_sessions=_sessions(args, bundle),
-            exclude_speakers=args.exclude_speakers,
-            exclude=read_ids(args.exclude),
+            **_left_out(args, bundle),
         ),
         in_float=args.float,
         sensitivity=args.sensitivity,
@@ -119,15 +120,23 @@ def command_line(args: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
-def _sessions(args: argparse.Namespace, bundle: Bundle) -> tuple[str, ...]:
-    """Return the sessions to leave alone: those that were named, or the one that training held out."""
+def _left_out(args: argparse.Namespace, bundle: Bundle) -> dict[str, Any]:
+    """Return what `Sampling` leaves alone: what was named, or what training held out, by its protocol."""
+    named = {"exclude_speakers": args.exclude_speakers, "exclude": read_ids(args.exclude)}
     if args.exclude_sessions is not None:
-        return tuple(args.exclude_sessions)
-    held_out = bundle.manifest.provenance.get("training", {}).get("held_out")
+        return {**named, "exclude_sessions": tuple(args.exclude_sessions)}
+    training = bundle.manifest.provenance.get("training", {})
+    held_out, protocol = training.get("held_out"), training.get("protocol", SESSIONS)
     if held_out in (None, "all"):  # trained on everything
-        return ()
-    log.info("session %s is left out: the model was not trained on it (--exclude-sessions says otherwise)", held_out)
-    return (str(held_out),)
+        return named
+    log.info("%s (%s) is left out: the model was not trained on it", held_out, protocol)
+    if protocol in (SESSIONS, "rotating"):
+        return {**named, "exclude_sessions": (str(held_out),)}
+    if protocol == SPEAKERS:
+        return {**named, "exclude_speakers": (*args.exclude_speakers, str(held_out))}
+    labelled = [u for u in read_corpus(args.corpus) if u.emotion in bundle.manifest.labels]
+    fold = make_folds(protocol, labelled, (str(held_out),), int(training.get("split_seed", 1)))[0]
+    return {**named, "exclude": named["exclude"] | {u.id for u in fold.test}}
 
 
 def _draw(args: argparse.Namespace, report: CalibrationReport) -> None:

@@ -1,4 +1,7 @@
-"""Accuracies: of a run on the sessions it held out, or of a bundle on a corpus.
+"""Accuracies: of a run on what it held out, of several runs of one experiment, or of a bundle on a corpus.
+
+Several runs, for example with different seeds, give the mean and the standard deviation over the runs of each one's
+mean over its folds.
 
 With --figures, a confusion matrix, bars of the sessions and, of a bundle, what a few answers came from: the audio and
 the words that it attended to. A run has no explanations: export a fold and evaluate that bundle on its session.
@@ -6,6 +9,7 @@ the words that it attended to. A run has no explanations: export a fold and eval
 examples:
   edgeser evaluate runs/ks --figures figures
   edgeser evaluate runs/ks --faithfulness
+  edgeser evaluate runs/seed1 runs/seed2 runs/seed3
   edgeser evaluate model.edgeser --corpus manifest:corpus.csv
   edgeser evaluate fold5.edgeser --corpus manifest:corpus.csv --sessions 5 --figures figures --explain 8
 """
@@ -24,6 +28,7 @@ from tqdm import tqdm
 from edgeser import __version__
 from edgeser.cli.options import add_json_option, metrics_text, positive, print_json
 from edgeser.corpora import Utterance, read_corpus
+from edgeser.corpora.splits import SESSIONS
 from edgeser.figures import Explanation, Report, check_report, explain, write_report
 from edgeser.figures.explanation import spread
 from edgeser.runtime.errors import InputError
@@ -31,7 +36,7 @@ from edgeser.runtime.metrics import Metrics, measure
 from edgeser.runtime.recognizer import Runtime
 from edgeser.runtime.scoring import Recording, score
 from edgeser.training import faithfulness
-from edgeser.training.evaluation import cross_validation
+from edgeser.training.evaluation import ACCURACIES, Repetition, cross_validation, repeated
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +61,9 @@ class BundleEvaluation:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", type=Path, metavar="RUN|BUNDLE", help="a run's folder, or a bundle")
+    parser.add_argument(
+        "what", type=Path, nargs="+", metavar="RUN|BUNDLE", help="a run's folder, several of them, or a bundle"
+    )
     parser.add_argument("--corpus", help="with a bundle: a labelled corpus, for example manifest:corpus.csv")
     parser.add_argument("--sessions", help="with a bundle: only these sessions, for example 5")
     parser.add_argument("--without-text", action="store_true", help="with a bundle: as if no words were recognised")
@@ -77,6 +84,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if len(args.what) > 1:
+        return _run_on_runs(args)
+    (args.what,) = args.what
     is_run = (args.what / "run.json").is_file()
     _check_figures(args, is_run)
     return _run_on_run(args) if is_run else _run_on_bundle(args)
@@ -85,11 +95,40 @@ def run(args: argparse.Namespace) -> int:
 def report_run(run_folder: Path) -> str:
     """Return a run's table of folds, their mean, and the confusion matrix over all."""
     result = cross_validation(run_folder)
-    lines = ["held out    WA     UA    WF1"]
-    lines += [f"{name:<9}{fold.wa:.3f}  {fold.ua:.3f}  {fold.wf1:.3f}" for name, fold in result.folds.items()]
-    mean = result.as_dict()
-    lines += [f"{'mean':<9}{mean['wa']:.3f}  {mean['ua']:.3f}  {mean['wf1']:.3f}", "", "all folds together"]
+    rows = {name: _accuracies(fold) for name, fold in result.folds.items()}
+    rows["mean"] = [result.mean(name) for name in ACCURACIES]
+    lines = [*_table("held out", rows), "", "all folds together"]
     return "\n".join([*lines, metrics_text(result.pooled)])
+
+
+def report_runs(result: Repetition) -> str:
+    """Return a table of runs, each one's mean over its folds, with their mean and standard deviation."""
+    rows = {name: [run.mean(one) for one in ACCURACIES] for name, run in result.runs.items()}
+    rows["mean"] = [result.mean(one) for one in ACCURACIES]
+    rows["deviation"] = [result.deviation(one) for one in ACCURACIES]
+    return "\n".join(_table("run", rows))
+
+
+def _accuracies(metrics: Metrics) -> list[float]:
+    return [getattr(metrics, name) for name in ACCURACIES]
+
+
+def _table(what: str, rows: Mapping[str, Sequence[float]]) -> list[str]:
+    width = max(9, *(len(name) + 2 for name in rows))
+    heads = "  ".join(f"{name:>5}" for name in ("WA", "UA", "WF1"))
+    return [
+        f"{what:<{width}}{heads}",
+        *(f"{name:<{width}}{'  '.join(f'{value:.3f}' for value in values)}" for name, values in rows.items()),
+    ]
+
+
+def _run_on_runs(args: argparse.Namespace) -> int:
+    for name in ("corpus", "sessions", "figures", "explain", "faithfulness", "without_text"):
+        if getattr(args, name):
+            raise InputError(f"--{name.replace('_', '-')}: got {len(args.what)} runs, it takes one: leave it out")
+    result = repeated(args.what)
+    print_json(result.as_dict()) if args.json else print(report_runs(result))
+    return 0
 
 
 def evaluate_bundle(args: argparse.Namespace) -> BundleEvaluation:
@@ -177,7 +216,7 @@ def _run_on_run(args: argparse.Namespace) -> int:
             command_line(args),
             result.pooled,
             result.folds,
-            "held-out session",
+            "held-out session" if result.protocol in (SESSIONS, "rotating") else "held-out fold",
             facts={"run": str(args.what), "edgeser": __version__},
         )
         _write(args.figures, report)

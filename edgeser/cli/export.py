@@ -40,7 +40,8 @@ def run(args: argparse.Namespace) -> int:
     trained = TrainedModel.load(_fold(args.run))
     metrics, scale = {}, 1.0
     if args.evaluated:
-        metrics["leave one session out"] = cross_validation(args.evaluated).as_dict()
+        result = cross_validation(args.evaluated)
+        metrics[result.protocol.replace("-", " ")] = result.as_dict()
         scale = round(temperature(args.evaluated), 3)
     if args.card and not args.card.is_file():
         raise InputError(f"{args.card}: no such model card")

@@ -1,20 +1,33 @@
-"""Which utterances train and which test."""
+"""Which utterances train, which choose the best epoch and which test: the papers' protocols, by name."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
 
 from edgeser.corpora.utterance import Utterance
 from edgeser.runtime.errors import InputError
 
+SESSIONS = "leave-one-session-out"
+SPEAKERS = "leave-one-speaker-out"
+ALL = "all"
+
+_RANDOM_FOLDS = 5
+_RANDOM_SHARES = (0.25, 0.2)  # validation and test, the rest trains
+_CLASS_SHARES = (0.1, 0.2)
+_SPLITS = ("train", "dev", "test")
+
 
 @dataclass(frozen=True)
 class Fold:
-    """One train and test division.
+    """One division of a corpus.
 
     Attributes:
-        name: The session held out, or `all` when everything trains and nothing tests.
+        name: The session or speaker that tests; of random splits a number; `official`, `split` or `all`.
         train: Utterances to learn from.
         test: Utterances to measure on; never seen in training, nor used to choose anything.
         validation: Utterances to choose the best epoch by; empty where a protocol has none.
@@ -25,33 +38,178 @@ class Fold:
     test: tuple[Utterance, ...]
     validation: tuple[Utterance, ...] = ()
 
+    def __post_init__(self) -> None:
+        if "/" in self.name or self.name in ("", ".", ".."):
+            raise InputError(f"fold: got name {self.name!r}, expected one that can stand in a folder's: rename it")
 
-def leave_one_session_out(utterances: Sequence[Utterance], sessions: Sequence[str] = ()) -> list[Fold]:
-    """Hold out each session in turn, the papers' protocol on IEMOCAP.
+
+Protocol = Callable[[Sequence[Utterance], int], list[Fold]]
+
+
+def make_folds(protocol: str, utterances: Sequence[Utterance], names: Sequence[str] = (), seed: int = 1) -> list[Fold]:
+    """Divide a corpus by a protocol.
 
     Args:
-        utterances: All of a corpus.
-        sessions: Sessions to hold out; empty for every one.
+        protocol: One of `PROTOCOLS`.
+        utterances: All that take part, each with its emotion.
+        names: Folds that are wanted; empty for every one.
+        seed: Of the protocols that draw.
 
     Raises:
-        InputError: Utterances have no session, there is only one, or a named one is not there.
+        InputError: There is no such protocol or fold, or the corpus lacks what the protocol goes by.
     """
-    known = sorted({u.session for u in utterances})
-    if "" in known or len(known) < 2:
-        raise InputError(f"sessions: the corpus has {known}, leave-one-session-out needs two or more, on every row")
-    unknown = [session for session in sessions if session not in known]
+    folds = {fold.name: fold for fold in PROTOCOLS[check_protocol(protocol)](utterances, seed)}
+    unknown = [name for name in names if name not in folds]
     if unknown:
-        raise InputError(f"sessions: got {', '.join(unknown)}, the corpus has {', '.join(known)}")
-    return [
-        Fold(
-            held_out,
-            tuple(u for u in utterances if u.session != held_out),
-            tuple(u for u in utterances if u.session == held_out),
+        raise InputError(f"folds: got {', '.join(unknown)}, {protocol} gives {', '.join(folds)}")
+    return [folds[name] for name in names or folds]
+
+
+def check_protocol(name: str) -> str:
+    """Return the name of a protocol.
+
+    Raises:
+        InputError: It is none.
+    """
+    if name not in PROTOCOLS:
+        raise InputError(f"protocol: got {name!r}, expected one of {', '.join(PROTOCOLS)}")
+    return name
+
+
+def leave_one_session_out(utterances: Sequence[Utterance], seed: int = 1) -> list[Fold]:
+    """Hold out each session in turn, as KS-Transformer and DropFormer do on IEMOCAP."""
+    groups = _groups(utterances, SESSIONS, "session", 2)
+    return [Fold(name, tuple(u for u in utterances if u.session != name), test) for name, test in groups.items()]
+
+
+def leave_one_speaker_out(utterances: Sequence[Utterance], seed: int = 1) -> list[Fold]:
+    """Hold out each speaker in turn, for corpora without sessions such as RAVDESS and EmoDB."""
+    groups = _groups(utterances, SPEAKERS, "speaker", 2)
+    return [Fold(name, tuple(u for u in utterances if u.speaker != name), test) for name, test in groups.items()]
+
+
+def rotating(utterances: Sequence[Utterance], seed: int = 1) -> list[Fold]:
+    """Let each session test in turn while the next one validates (Multilevel Transformer: 3, 1 and 1 of five)."""
+    groups = list(_groups(utterances, "rotating", "session", 3).items())
+    folds = []
+    for place, (name, test) in enumerate(groups):
+        follower, validation = groups[(place + 1) % len(groups)]
+        train = tuple(u for u in utterances if u.session not in (name, follower))
+        folds.append(Fold(name, train, test, validation))
+    return folds
+
+
+def random_splits(utterances: Sequence[Utterance], seed: int = 1) -> list[Fold]:
+    """Draw five splits of 0.55, 0.25 and 0.2 for training, validation and test (He et al., section 3.1).
+
+    Recordings are drawn, so that all utterances of one recording are on one side. The five test splits overlap.
+    """
+    recordings = _recordings(utterances)
+    folds = []
+    for number in range(1, _RANDOM_FOLDS + 1):
+        order = np.random.default_rng((seed, number)).permutation(len(recordings))
+        parts = _cut([recordings[i] for i in order], _RANDOM_SHARES, "random: the corpus")
+        folds.append(_fold(str(number), utterances, parts))
+    return folds
+
+
+def per_class(utterances: Sequence[Utterance], seed: int = 1) -> list[Fold]:
+    """Split each emotion 7, 1 and 2 for training, development and test (KS-Transformer on LSSED).
+
+    Recordings are drawn, so that all utterances of one recording are on one side; one counts with the emotion that
+    most of its utterances have.
+    """
+    classes: dict[str, list[_Recording]] = {}
+    for recording in _recordings(utterances):
+        emotion = Counter(str(u.emotion) for u in recording).most_common(1)[0][0]
+        classes.setdefault(emotion, []).append(recording)
+    parts: tuple[list[_Recording], ...] = ([], [], [])
+    for place, emotion in enumerate(sorted(classes)):
+        order = np.random.default_rng((seed, place)).permutation(len(classes[emotion]))
+        drawn = [classes[emotion][i] for i in order]
+        for part, some in zip(parts, _cut(drawn, _CLASS_SHARES, f"per-class: {emotion}"), strict=True):
+            part.extend(some)
+    return [_fold("split", utterances, parts)]
+
+
+def official(utterances: Sequence[Utterance], seed: int = 1) -> list[Fold]:
+    """Take the corpus's own training, development and test splits, as MELD has them."""
+    others = [u for u in utterances if u.split not in _SPLITS]
+    if others:
+        raise InputError(
+            f"official: {len(others)} utterances have another split than {', '.join(_SPLITS)} "
+            f"({others[0].id}: {others[0].split!r}): exclude them, or use another protocol, for example random"
         )
-        for held_out in (sessions or known)
-    ]
+    parts = {name: tuple(u for u in utterances if u.split == name) for name in _SPLITS}
+    missing = [name for name in _SPLITS if not parts[name]]
+    if missing:
+        raise InputError(
+            f"official: the corpus has no utterances with split {', '.join(missing)}, expected {', '.join(_SPLITS)}: "
+            "use another protocol, for example random"
+        )
+    return [Fold("official", parts["train"], parts["test"], parts["dev"])]
 
 
-def train_on_all(utterances: Sequence[Utterance]) -> Fold:
+def train_on_all(utterances: Sequence[Utterance], seed: int = 1) -> list[Fold]:
     """Hold out nothing, for the model that ships."""
-    return Fold("all", tuple(utterances), ())
+    return [Fold(ALL, tuple(utterances), ())]
+
+
+PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
+    {
+        SESSIONS: leave_one_session_out,
+        SPEAKERS: leave_one_speaker_out,
+        "rotating": rotating,
+        "random": random_splits,
+        "per-class": per_class,
+        "official": official,
+        ALL: train_on_all,
+    }
+)
+"""What `--protocol` takes; a seed matters to `random` and `per-class` alone."""
+
+_Recording = tuple[Utterance, ...]
+
+
+def _groups(utterances: Sequence[Utterance], protocol: str, what: str, least: int) -> dict[str, _Recording]:
+    """Group utterances by session or speaker, in the order of their names."""
+    groups: dict[str, list[Utterance]] = {}
+    for utterance in utterances:
+        groups.setdefault(getattr(utterance, what), []).append(utterance)
+    if "" in groups or len(groups) < least:
+        nameless = len(groups.pop("", []))
+        other = SPEAKERS if what == "session" else "random"
+        raise InputError(
+            f"{protocol}: the corpus has {len(groups)} {what}s and {nameless} utterances without one, expected "
+            f"{least} or more {what}s and one on every row: use another protocol, for example {other}"
+        )
+    return {name: tuple(groups[name]) for name in sorted(groups)}
+
+
+def _recordings(utterances: Sequence[Utterance]) -> list[_Recording]:
+    """Group utterances by recording, in an order that does not depend on the corpus's."""
+    groups: dict[tuple[str, float, float | None], list[Utterance]] = {}
+    for utterance in sorted(utterances, key=lambda u: u.id):
+        groups.setdefault(utterance.recording, []).append(utterance)
+    return [tuple(group) for group in groups.values()]
+
+
+def _cut(recordings: list[_Recording], shares: tuple[float, float], what: str) -> tuple[list[_Recording], ...]:
+    """Cut shuffled recordings into training, validation and test, none of them empty."""
+    validation, test = (max(1, round(share * len(recordings))) for share in shares)
+    if len(recordings) < validation + test + 1:
+        raise InputError(
+            f"{what} has {len(recordings)} recordings, expected 3 or more: one to train, validate and test"
+        )
+    return recordings[validation + test :], recordings[:validation], recordings[validation : validation + test]
+
+
+def _fold(name: str, utterances: Sequence[Utterance], parts: tuple[list[_Recording], ...]) -> Fold:
+    """Make a fold of recordings, its utterances in the corpus's order."""
+    train, validation, test = ({u.id for recording in part for u in recording} for part in parts)
+    return Fold(
+        name,
+        tuple(u for u in utterances if u.id in train),
+        tuple(u for u in utterances if u.id in test),
+        tuple(u for u in utterances if u.id in validation),
+    )

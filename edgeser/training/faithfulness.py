@@ -153,27 +153,22 @@ def silence(samples: Samples, mask: NDArray[np.bool_], hop_s: float) -> Samples:
 
 
 def of_run(run: Path) -> list[Faithfulness]:
-    """Measure every importance of a run's models, each on the session that it was not trained on.
+    """Measure every importance of a run's models, each on the fold that it was not trained on.
 
     Raises:
-        InputError: The run has no held-out session, or its models have no importance.
+        InputError: The run holds out no fold, or its models have no importance.
     """
     falls: dict[str, list[tuple[str, Fall]]] = {}
     for folder in sorted(file.parent for file in run.glob("fold-*/model.json")):
         trained = TrainedModel.load(folder)
-        session, excluded = trained.training.get("held_out"), set(trained.training.get("exclude", ()))
-        held_out = [
-            u
-            for u in read_corpus(str(trained.training["corpus"]))
-            if u.session == session and u.emotion in trained.labels and u.id not in excluded
-        ]
+        held_out = trained.held_out(read_corpus(str(trained.training["corpus"])))
         for modality, measure in (("audio", measure_audio), ("text", measure_text)):
             if held_out and modality in trained.model.importances:
                 falls.setdefault(modality, []).extend(measure(trained, held_out))
         for frontend in trained.frontends.values():
             frontend.close()
     if not falls:
-        raise InputError(f"{run}: has no held-out session, or its models have no importance")
+        raise InputError(f"{run}: holds out no fold, or its models have no importance")
     return [summarize(modality, found) for modality, found in falls.items()]
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgeser.corpora.splits import SESSIONS, check_protocol
 from edgeser.models import family
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.labels import FOUR_EMOTIONS
@@ -26,8 +27,9 @@ class TrainOptions:
         preset: The family's preset.
         changes: Fields of the model's configuration that differ from the preset.
         modalities: What the model gets, one of the family's modes; empty for its first, which is all of them.
-        sessions: Sessions to hold out, one fold each; empty for every one.
-        hold_out: `False` trains one model on all sessions.
+        protocol: Which utterances train and which test, one of `edgeser.corpora.PROTOCOLS`.
+        folds: Folds of the protocol to train; empty for every one.
+        split_seed: Of protocols that draw; another one than the recipe's, so that repeated runs have the same splits.
         exclude: Ids of utterances that are left out altogether.
         labels: Emotions to tell apart; utterances with others are left out.
         audio_encoder: Folder of a speech encoder (`edgeser export-encoder`); `None` for log-mel energies.
@@ -36,6 +38,8 @@ class TrainOptions:
         bins: Mel bins, where there is no speech encoder; `None` for the family's own.
         word_vectors: GloVe text file, where there is no text encoder; `None` for GloVe 6B 50d.
         recipe: Numbers to train by.
+        devices: Processes on this machine, each with a GPU or a share of the cores.
+        nodes: Machines; see `edgeser.training.ranks`.
     """
 
     corpus: str
@@ -44,8 +48,9 @@ class TrainOptions:
     preset: str = "compact"
     changes: Mapping[str, Any] = field(default_factory=dict)
     modalities: tuple[str, ...] = ()
-    sessions: tuple[str, ...] = ()
-    hold_out: bool = True
+    protocol: str = SESSIONS
+    folds: tuple[str, ...] = ()
+    split_seed: int = 1
     exclude: frozenset[str] = frozenset()
     labels: tuple[str, ...] = FOUR_EMOTIONS
     audio_encoder: Path | None = None
@@ -54,8 +59,13 @@ class TrainOptions:
     bins: int | None = None
     word_vectors: Path | None = None
     recipe: Recipe = field(default_factory=Recipe)
+    devices: int = 1
+    nodes: int = 1
 
     def __post_init__(self) -> None:
+        check_protocol(self.protocol)
+        if self.devices < 1 or self.nodes < 1:
+            raise InputError(f"got {self.devices} devices and {self.nodes} nodes, expected at least 1 of each")
         modes = family(self.family).modes
         mode = next((m for m in modes if set(m) == set(self.modalities)), None) if self.modalities else modes[0]
         if mode is None:
@@ -66,7 +76,7 @@ class TrainOptions:
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values, without what may change between a run and its resumption."""
         values = dataclasses.asdict(self)
-        for name in ("out", "sessions"):
+        for name in ("out", "folds", "devices", "nodes"):
             del values[name]
         values["exclude"] = sorted(self.exclude)
         for name in ("word_vectors", "audio_encoder", "text_encoder", "sentence_encoder"):

@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import logging
 import platform
-import signal
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
 from torch.utils.data import DataLoader
 
-from edgeser.corpora import Fold, Utterance, leave_one_session_out, read_corpus, train_on_all
+from edgeser.corpora import Fold, Utterance, read_corpus
+from edgeser.corpora.splits import ALL, make_folds
 from edgeser.models import InputSpec, build_model
 from edgeser.runtime.errors import InputError
-from edgeser.runtime.files import replacing, write_text
+from edgeser.runtime.files import replacing
 from edgeser.runtime.frontends import Frontend
 from edgeser.runtime.metrics import Metrics, measure
-from edgeser.training.dataset import EmotionDataset, OnePerRecording, Sample
+from edgeser.training.dataset import EmotionDataset, Sample
 from edgeser.training.evaluation import read_predictions
 from edgeser.training.features import LineFeatures, RecordingFeatures, audio_key
+from edgeser.training.fitting import fit
 from edgeser.training.frontends import open_features
 from edgeser.training.module import EmotionModule, balanced_weights
 from edgeser.training.options import TrainOptions
+from edgeser.training.ranks import Group, check_environment, run_ranks
 from edgeser.training.trained import TrainedModel
 
 log = logging.getLogger(__name__)
+
+Sources = Mapping[str, RecordingFeatures | LineFeatures]
 
 
 @dataclass(frozen=True)
@@ -38,9 +45,9 @@ class FoldResult:
     """One fold, trained.
 
     Attributes:
-        name: The session held out, or `all`.
+        name: The fold's, for example the session that was held out.
         folder: Where the trained model and its predictions lie.
-        metrics: On the held-out session; `None` where nothing was held out.
+        metrics: On the test split; `None` where there is none.
     """
 
     name: str
@@ -51,20 +58,49 @@ class FoldResult:
 def train(options: TrainOptions) -> list[FoldResult]:
     """Train every fold that is not there yet; resume the one that was interrupted.
 
+    Several processes may train different folds of one run at the same time: they need the same options but for
+    `folds`. With several `devices` or `nodes` this starts the processes, waits for them, and only the first one writes;
+    a run goes on with another number of them than it started with.
+
+    Returns:
+        The folds of `options.folds`, in that order; those trained earlier are read from the run's folder.
+
     Raises:
         InputError: The corpus or an option is not usable, or the folder holds a run with other options.
+        EdgeSerError: One of several processes failed.
+        KeyboardInterrupt: It was interrupted; the same call goes on from the last whole epoch.
     """
     utterances = usable(read_corpus(options.corpus), options)
-    folds = leave_one_session_out(utterances, options.sessions) if options.hold_out else [train_on_all(utterances)]
+    folds = make_folds(options.protocol, utterances, options.folds, options.split_seed)
+    check_environment(options.devices, options.nodes)
     _claim(options)
-    is_done = all((fold_folder(options.out, fold.name) / "model.json").is_file() for fold in folds)
-    features = {} if is_done else open_features(options)
-    for source in features.values():
-        if isinstance(source, RecordingFeatures):
-            source.prepare(utterances, options.recipe.augmentation(source.frontend.kind).speeds)
+    missing = [fold for fold in folds if not (fold_folder(options.out, fold.name) / "model.json").is_file()]
+    if missing:
+        features = open_features(options)
+        for source in features.values():
+            if isinstance(source, RecordingFeatures):
+                source.prepare(utterances, options.recipe.augmentation(source.frontend.kind).speeds)
+        if options.devices * options.nodes == 1:
+            _train_folds(options, missing, features)
         else:
-            source.prepare(utterances)
-    return [_train_fold(fold, options, features) for fold in folds]
+            todo = dataclasses.replace(options, folds=tuple(fold.name for fold in missing))
+            run_ranks(partial(_work, todo), options.devices, options.nodes)
+    return [_result(fold, options) for fold in folds]
+
+
+def _work(options: TrainOptions) -> None:
+    """Train all of the named folds as one of several processes; what they share is on disk by now."""
+    utterances = usable(read_corpus(options.corpus), options)
+    folds = make_folds(options.protocol, utterances, options.folds, options.split_seed)
+    _train_folds(options, folds, open_features(options))
+
+
+def _train_folds(options: TrainOptions, folds: Sequence[Fold], features: Sources) -> None:
+    for source in features.values():
+        if not isinstance(source, RecordingFeatures):
+            source.prepare([u for fold in folds for u in (*fold.train, *fold.validation, *fold.test)])
+    for fold in folds:
+        _train_fold(fold, options, features)
 
 
 def usable(utterances: Sequence[Utterance], options: TrainOptions) -> list[Utterance]:
@@ -77,57 +113,85 @@ def usable(utterances: Sequence[Utterance], options: TrainOptions) -> list[Utter
 
 
 def fold_folder(out: Path, name: str) -> Path:
-    """Return where a run keeps the fold that holds out session `name`, or `all`."""
+    """Return where a run keeps the fold of a name."""
     return out / f"fold-{name}"
 
 
 def _claim(options: TrainOptions) -> None:
-    """Make the run's folder, or check that what lies there is the same run."""
+    """Make the run's folder, or check that what lies there is the same run; of several at once one makes it."""
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "run.json"
-    mine = {"options": options.as_dict()}
-    if file.is_file():
-        theirs = json.loads(file.read_text(encoding="utf-8"))
-        different = [k for k, v in mine["options"].items() if theirs.get("options", {}).get(k) != v]
-        if different:
-            raise InputError(
-                f"{options.out}: holds a run with other {', '.join(different)}: choose another --out, or delete it"
-            )
-        return
+    mine = options.as_dict()
     versions = {"python": platform.python_version(), "torch": torch.__version__, "lightning": lightning.__version__}
-    write_text(file, json.dumps({**mine, "versions": versions}, indent=2) + "\n")
-
-
-def _train_fold(
-    fold: Fold, options: TrainOptions, features: Mapping[str, RecordingFeatures | LineFeatures]
-) -> FoldResult:
-    folder = fold_folder(options.out, fold.name)
-    if not (folder / "model.json").is_file():
-        frontends = _fit_frontends(fold, features)
-        recipe, labels = options.recipe, options.labels
-        training_set = EmotionDataset(fold.train, frontends, features, labels, recipe)
-        lightning.seed_everything(recipe.seed, verbose=False)
-        inputs = {n: InputSpec(f.length, f.dim, f.kind) for n, f in frontends.items()}
-        model = build_model(options.family, options.preset, inputs, len(labels), **options.changes)
-        once = list({audio_key(u): u for u in fold.train}.values())
-        model.prepare(DataLoader(EmotionDataset(once, frontends, features, labels), recipe.batch_size))
-        log.info("fold %s: %d parameters, %d utterances", fold.name, model.parameter_count(), len(fold.train))
-        _fit(EmotionModule(model, recipe, balanced_weights(training_set.classes, len(labels))), training_set, folder)
-        trained = TrainedModel(
-            model.eval(), options.preset, frontends, labels, {**options.as_dict(), "held_out": fold.name}
+    if not file.is_file() and _write_new(file, json.dumps({"options": mine, "versions": versions}, indent=2) + "\n"):
+        return
+    theirs = _with_defaults(json.loads(file.read_text(encoding="utf-8")).get("options", {}))
+    different = [name for name, value in mine.items() if theirs.get(name) != value]
+    if different:
+        raise InputError(
+            f"{options.out}: holds a run with other {', '.join(different)}: choose another --out, or delete it"
         )
+
+
+def _write_new(path: Path, text: str) -> bool:
+    """Write a file, whole at once, unless another process was faster; return whether this one wrote."""
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        path.hardlink_to(part)
+    except FileExistsError:
+        return False
+    except OSError:  # some file systems have no links; there the last one wins
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return True
+
+
+def _with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in what a run of an earlier version does not say, as it was then."""
+    then = TrainOptions("", Path()).as_dict()
+    protocol = {} if options.get("hold_out", True) else {"protocol": ALL}
+    return {**then, **protocol, **options, "recipe": {**then["recipe"], **options.get("recipe", {})}}
+
+
+def _train_fold(fold: Fold, options: TrainOptions, features: Sources) -> None:
+    """Train one fold; of several processes the first one writes, the others wait for it."""
+    group = Group.here(options.devices, options.nodes)
+    folder = fold_folder(options.out, fold.name)
+    frontends = _fit_frontends(fold, features)
+    recipe, labels = options.recipe, options.labels
+    training_set = EmotionDataset(fold.train, frontends, features, labels, recipe)
+    validation_set = EmotionDataset(fold.validation, frontends, features, labels) if fold.validation else None
+    lightning.seed_everything(recipe.seed, verbose=False)
+    inputs = {n: InputSpec(f.length, f.dim, f.kind) for n, f in frontends.items()}
+    model = build_model(options.family, options.preset, inputs, len(labels), **options.changes)
+    once = list({audio_key(u): u for u in fold.train}.values())
+    model.prepare(DataLoader(EmotionDataset(once, frontends, features, labels), recipe.batch_size))
+    log.info("fold %s: %d parameters, %d utterances", fold.name, model.parameter_count(), len(fold.train))
+    weights = balanced_weights(training_set.classes, len(labels)) if recipe.class_weights else torch.ones(len(labels))
+    selected = fit(EmotionModule(model, recipe, weights), training_set, validation_set, folder, group)
+    if group.rank == 0:
+        training = {**options.as_dict(), "held_out": fold.name, **({"selected": selected} if selected else {})}
+        trained = TrainedModel(model.eval(), options.preset, frontends, labels, training)
         if fold.test:
             test_set = EmotionDataset(fold.test, frontends, features, labels)
             write_predictions(folder / "predictions.csv", fold.test, predict(trained, test_set), labels)
         trained.save(folder)
-    metrics = None
-    if fold.test:
-        rows = read_predictions(folder / "predictions.csv")
-        metrics = measure([r["label"] for r in rows], [r["emotion"] for r in rows], options.labels)
+    if group.size > 1:
+        torch.distributed.barrier()
+
+
+def _result(fold: Fold, options: TrainOptions) -> FoldResult:
+    folder = fold_folder(options.out, fold.name)
+    if not fold.test:
+        return FoldResult(fold.name, folder, None)
+    rows = read_predictions(folder / "predictions.csv")
+    metrics = measure([r["label"] for r in rows], [r["emotion"] for r in rows], options.labels)
     return FoldResult(fold.name, folder, metrics)
 
 
-def _fit_frontends(fold: Fold, features: Mapping[str, RecordingFeatures | LineFeatures]) -> dict[str, Frontend]:
+def _fit_frontends(fold: Fold, features: Sources) -> dict[str, Frontend]:
     """Statistics come from the training split alone."""
     frontends: dict[str, Frontend] = {}
     for name, source in features.items():
@@ -136,47 +200,6 @@ def _fit_frontends(fold: Fold, features: Mapping[str, RecordingFeatures | LineFe
         else:
             frontends[name] = source.frontend
     return frontends
-
-
-def _fit(module: EmotionModule, training_set: EmotionDataset, folder: Path) -> None:
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it advertises
-    recipe = module.recipe
-    sampler = OnePerRecording(training_set.utterances, recipe.seed)
-    loader = DataLoader(training_set, recipe.batch_size, sampler=sampler, drop_last=len(sampler) > recipe.batch_size)
-    checkpoint = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
-    trainer = lightning.Trainer(
-        max_epochs=recipe.epochs,
-        accelerator="auto",
-        devices=1,
-        logger=False,
-        enable_model_summary=False,
-        gradient_clip_val=1.0,
-        callbacks=[
-            _EpochClock(training_set, sampler),
-            EMAWeightAveraging(decay=recipe.average_decay),
-            checkpoint,
-            TQDMProgressBar(leave=True),
-        ],
-    )
-    last = folder / "last.ckpt"
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        trainer.fit(module, loader, ckpt_path=last if last.is_file() else None, weights_only=last.is_file() or None)
-    except SystemExit as error:  # Lightning's answer to Ctrl-C, after which it leaves SIGINT ignored
-        signal.signal(signal.SIGINT, handler)
-        log.info("stopped in epoch %d; the same command goes on from the last whole one", trainer.current_epoch)
-        raise KeyboardInterrupt from error
-
-
-class _EpochClock(Callback):
-    """Tells data and sampler which epoch it is, also after a resumption."""
-
-    def __init__(self, training_set: EmotionDataset, sampler: OnePerRecording) -> None:
-        self._clocked = (training_set, sampler)
-
-    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        for clocked in self._clocked:
-            clocked.epoch = trainer.current_epoch
 
 
 def predict(trained: TrainedModel, data: EmotionDataset, batch_size: int = 32) -> torch.Tensor:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
 
+from edgeser.corpora import Utterance
+from edgeser.corpora.splits import ALL, SESSIONS, make_folds
 from edgeser.models import EmotionModel, restore_model
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.files import replacing, write_text
@@ -28,7 +30,7 @@ class TrainedModel:
         preset: The preset it started from.
         frontends: By modality, with the statistics of the training split.
         labels: Emotions in the order of the classes.
-        training: How it was trained: corpus, held-out session, recipe, metrics. Plain JSON values.
+        training: How it was trained: corpus, protocol, the fold that was held out, recipe. Plain JSON values.
     """
 
     model: EmotionModel
@@ -52,6 +54,20 @@ class TrainedModel:
             "training": dict(self.training),
         }
         write_text(folder / _DESCRIPTION, json.dumps(description, indent=2) + "\n")
+
+    def held_out(self, utterances: Sequence[Utterance]) -> list[Utterance]:
+        """Return those of its corpus's utterances that the model was tested on; none where it was trained on all.
+
+        Raises:
+            InputError: This is another corpus: the model's protocol gives it no such fold.
+        """
+        name, protocol = self.training.get("held_out"), str(self.training.get("protocol", SESSIONS))
+        if name is None or name == protocol == ALL or not self.training.get("hold_out", True):
+            return []
+        excluded = set(self.training.get("exclude", ()))
+        usable = [u for u in utterances if u.emotion in self.labels and u.id not in excluded]
+        (fold,) = make_folds(protocol, usable, [str(name)], int(self.training.get("split_seed", 1)))
+        return list(fold.test)
 
     @classmethod
     def load(cls, folder: Path) -> TrainedModel:

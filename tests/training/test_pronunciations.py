@@ -93,5 +93,5 @@ def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(InputError, match=r"gone\.dict: no such pronouncing dictionary"):
         read_dictionary(tmp_path / "gone.dict")
     monkeypatch.setitem(sys.modules, "pocketsphinx", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'edgeser\[asr\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install 'edgeser\[train\]'"):
         read_dictionary()

@@ -46,7 +46,7 @@ def test_every_session_is_held_out_in_turn(corpus: str, tmp_path: Path) -> None:
 def test_interrupted_and_resumed_equals_uninterrupted(
     corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(options(corpus, tmp_path / "whole", sessions=("1",)))
+    train(options(corpus, tmp_path / "whole", folds=("1",)))
     step = EmotionModule.training_step
 
     def interrupted(self: EmotionModule, *args: object) -> object:
@@ -57,29 +57,29 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     with monkeypatch.context() as patch:
         patch.setattr(EmotionModule, "training_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            train(options(corpus, tmp_path / "cut", sessions=("1",)))
+            train(options(corpus, tmp_path / "cut", folds=("1",)))
     assert not (tmp_path / "cut" / "fold-1" / "model.json").exists()
-    train(options(corpus, tmp_path / "cut", sessions=("1",)))
+    train(options(corpus, tmp_path / "cut", folds=("1",)))
     whole, cut = (TrainedModel.load(tmp_path / name / "fold-1").model.state_dict() for name in ("whole", "cut"))
     for name, value in whole.items():
         torch.testing.assert_close(cut[name], value, rtol=0, atol=1e-6, msg=name)
 
 
 def test_a_finished_run_is_not_trained_again(corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = train(options(corpus, tmp_path / "run", sessions=("2",)))
-    monkeypatch.setattr(train_module, "_fit", lambda *_: pytest.fail("trained again"))
-    assert train(options(corpus, tmp_path / "run", sessions=("2",))) == first
+    first = train(options(corpus, tmp_path / "run", folds=("2",)))
+    monkeypatch.setattr(train_module, "fit", lambda *_: pytest.fail("trained again"))
+    assert train(options(corpus, tmp_path / "run", folds=("2",))) == first
 
 
 def test_a_run_with_other_options_is_not_overwritten(corpus: str, tmp_path: Path) -> None:
-    train(options(corpus, tmp_path / "run", sessions=("1",)))
+    train(options(corpus, tmp_path / "run", folds=("1",)))
     with pytest.raises(InputError, match="holds a run with other changes: choose another --out"):
         train(options(corpus, tmp_path / "run", changes={"keep_rate": 0.3}))
 
 
 @pytest.mark.parametrize("modality", ["audio", "text"])
 def test_one_modality_alone(corpus: str, tmp_path: Path, modality: str) -> None:
-    (result,) = train(options(corpus, tmp_path / "run", modalities=(modality,), hold_out=False))
+    (result,) = train(options(corpus, tmp_path / "run", modalities=(modality,), protocol="all"))
     assert result.metrics is None
     assert list(TrainedModel.load(result.folder).frontends) == [modality]
 
@@ -88,7 +88,7 @@ def test_it_learns(corpus: str, tmp_path: Path) -> None:
     """Eight utterances that it has seen: a model that cannot tell them apart learns nothing."""
     recipe = Recipe(epochs=120, batch_size=8, learning_rate=2e-3, average_decay=0.5, label_smoothing=0.0, word_drop=0.0)
     plain = {"dropout": 0.0}
-    run = options(corpus, tmp_path / "run", recipe=recipe, hold_out=False, modalities=("text",), changes=plain)
+    run = options(corpus, tmp_path / "run", recipe=recipe, protocol="all", modalities=("text",), changes=plain)
     (result,) = train(run)
     trained = TrainedModel.load(result.folder)
     data = EmotionDataset(read_corpus(corpus), trained.frontends, open_features(run), FOUR_EMOTIONS)
@@ -107,7 +107,7 @@ def test_excluded_utterances_are_left_out(corpus: str, tmp_path: Path) -> None:
     [
         ({"modalities": ("video",)}, "got video, ks-transformer takes audio,text or audio or text"),
         ({"labels": ("angry", "surprise")}, "has no utterances for surprise"),
-        ({"sessions": ("9",)}, "sessions: got 9, the corpus has 1, 2"),
+        ({"folds": ("9",)}, "folds: got 9, leave-one-session-out gives 1, 2"),
         ({"corpus": "manifest:gone.csv"}, "gone.csv: no such manifest"),
         ({"corpus": "iemocap"}, "got 'iemocap', expected manifest:PATH"),
         ({"family": "ks"}, "family: got 'ks'"),
@@ -161,7 +161,7 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
 
 
 def test_a_run_records_what_made_it(corpus: str, tmp_path: Path) -> None:
-    train(options(corpus, tmp_path / "run", sessions=("1",)))
+    train(options(corpus, tmp_path / "run", folds=("1",)))
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     assert run["options"]["recipe"]["epochs"] == 3
     assert run["versions"]["torch"] == torch.__version__
@@ -169,7 +169,7 @@ def test_a_run_records_what_made_it(corpus: str, tmp_path: Path) -> None:
 
 def test_a_saved_model_answers_as_the_trained_one_did(corpus: str, tmp_path: Path) -> None:
     """Frontends included: what is written down must give the predictions that were made in training."""
-    (result,) = train(options(corpus, tmp_path / "run", sessions=("2",)))
+    (result,) = train(options(corpus, tmp_path / "run", folds=("2",)))
     trained = TrainedModel.load(result.folder)
     held_out = [u for u in read_corpus(corpus) if u.session == "2"]
     inputs = graph_inputs(trained.frontends, held_out)
