@@ -22,7 +22,7 @@ from edgeser.runtime.audio import SAMPLE_RATE
 from edgeser.runtime.bundle import CARD, GOLDEN, Bundle, frontend_files, write_bundle
 from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import InputError
-from edgeser.runtime.frontends import Frontend, SpeechEncoder, TextEncoder, WordVectors
+from edgeser.runtime.frontends import Frontend, Phonemes, SpeechEncoder, TextEncoder, WordVectors
 from edgeser.runtime.golden import EncoderVectors, GoldenVectors, encoder_vectors
 from edgeser.runtime.manifest import InputEntry, Manifest, ModelEntry
 from edgeser.training.trained import TrainedModel
@@ -141,7 +141,7 @@ def _choose(trained: TrainedModel, options: ExportOptions) -> list[Utterance]:
 def _manifest(trained: TrainedModel, options: ExportOptions, reports: Sequence[ParityReport]) -> Manifest:
     training = dict(trained.training)
     corpus = str(training.pop("corpus"))
-    vectors = training.pop("word_vectors", None)
+    vectors, dictionary = training.pop("word_vectors", None), training.pop("pronunciations", None)
     for name in ("audio_encoder", "text_encoder", "sentence_encoder"):
         training.pop(name, None)  # a path; what matters of it is with the input's frontend
     training["excluded"] = len(training.pop("exclude", ()))
@@ -157,6 +157,8 @@ def _manifest(trained: TrainedModel, options: ExportOptions, reports: Sequence[P
     }
     if any(isinstance(f, WordVectors) for f in trained.frontends.values()):
         provenance["word_vectors"] = "GloVe 6B 50d" if vectors is None else Path(vectors).name
+    if any(isinstance(f, Phonemes) for f in trained.frontends.values()):
+        provenance["pronunciations"] = "CMUdict" if dictionary is None else Path(dictionary).name
     return Manifest(
         name=options.name,
         version=options.version,

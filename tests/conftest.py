@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -119,22 +120,24 @@ def fresh(wide_corpus: str) -> Callable[..., TrainedModel]:
 def exported(
     fresh: Callable[..., TrainedModel], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., tuple[Bundle, list[ParityReport]]]:
-    """Export a fresh compact model, each once: `(modalities, sparse=True)`. Read the bundle, do not change it.
+    """Export a fresh compact model, `(modalities)`: each once, whichever test process asks first. Do not change it."""
+    import fcntl
 
-    Without sparsity it has no layers of feature extraction: their attention is dense in the sparse model already.
-    """
     from edgeser.export_tools.export import ExportOptions, export
+    from edgeser.export_tools.parity import ParityReport
+    from edgeser.runtime.bundle import Bundle
 
-    made: dict[tuple[tuple[str, ...], bool], tuple[Bundle, list[ParityReport]]] = {}
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
-    def make(
-        modalities: tuple[str, ...] = ("audio", "text"), *, sparse: bool = True
-    ) -> tuple[Bundle, list[ParityReport]]:
-        if (modalities, sparse) not in made:
-            out = tmp_path_factory.mktemp("exported") / "m.edgeser"
-            trained = fresh("compact", modalities, **({} if sparse else {"sparse": False, "layers": (0, 1, 1)}))
-            made[modalities, sparse] = export(trained, ExportOptions(out, "m", utterances=32))
-        return made[modalities, sparse]
+    def make(modalities: tuple[str, ...] = ("audio", "text")) -> tuple[Bundle, list[ParityReport]]:
+        file = shared / f"exported-{'-'.join(modalities)}.edgeser"
+        with file.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not file.is_file():
+                export(fresh("compact", modalities), ExportOptions(file, "m", utterances=32))
+        bundle = Bundle.open(file)
+        return bundle, [ParityReport(**report) for report in bundle.manifest.provenance["parity"]]
 
     return make
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "bench": "measure speed and memory on this device",
     "corpus": "count a corpus: sessions, speakers, emotions, durations",
     "train": "train a model, one per held-out session",
+    "experiment": "run a whole table from a file: rows, folds, repeats",
     "evaluate": "accuracies of a run or a bundle",
     "export": "turn a trained model into a bundle",
     "export-encoder": "turn a pretrained encoder into a frontend",

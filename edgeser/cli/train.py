@@ -75,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--bins", type=int, choices=BINS, help="mel bins, without --audio-encoder; the family's")
     parser.add_argument("--word-vectors", type=Path, metavar="FILE", help="GloVe text file; GloVe 6B 50d")
+    parser.add_argument("--pronunciations", type=Path, metavar="FILE", help="a pronouncing dictionary; CMUdict")
     parser.add_argument(
         "--recipe",
         action="append",
@@ -114,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
             sentence_encoder=args.sentence_encoder,
             bins=args.bins,
             word_vectors=args.word_vectors,
+            pronunciations=args.pronunciations,
             recipe=_recipe(args),
             devices=args.devices,
             nodes=args.nodes,

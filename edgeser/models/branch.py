@@ -52,7 +52,7 @@ class BranchConfig:
             stem = "conv" if spec.frontend == "log-mel" else "pool"
         else:
             stem = "none" if spec.dim == width else "linear"
-        return cls(spec.length, spec.dim, width, ffn, stem, spec.frontend, _POOLED[modality])
+        return cls(spec.length, spec.dim, width, ffn, stem, spec.frontend, _POOLED.get(modality, 1))
 
     @property
     def input(self) -> InputSpec:

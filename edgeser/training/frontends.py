@@ -64,7 +64,7 @@ def _text(options: TrainOptions, words: WordVectors | None) -> TextFrontend:
 
 
 def _phonemes(options: TrainOptions, words: WordVectors) -> Phonemes:
-    return load_pronunciations(words.vocabulary, length=words.length)
+    return load_pronunciations(words.vocabulary, options.pronunciations, words.length)
 
 
 def _sentence(options: TrainOptions) -> TextFrontend:

@@ -37,6 +37,7 @@ class TrainOptions:
         sentence_encoder: Folder of a text encoder with one row for the whole line, for families that take one.
         bins: Mel bins, where there is no speech encoder; `None` for the family's own.
         word_vectors: GloVe text file, where there is no text encoder; `None` for GloVe 6B 50d.
+        pronunciations: Pronouncing dictionary in CMUdict's form, for phonemes; `None` for CMUdict.
         recipe: Numbers to train by.
         devices: Processes on this machine, each with a GPU or a share of the cores.
         nodes: Machines; see `edgeser.training.ranks`.
@@ -58,6 +59,7 @@ class TrainOptions:
     sentence_encoder: Path | None = None
     bins: int | None = None
     word_vectors: Path | None = None
+    pronunciations: Path | None = None
     recipe: Recipe = field(default_factory=Recipe)
     devices: int = 1
     nodes: int = 1
@@ -79,7 +81,7 @@ class TrainOptions:
         for name in ("out", "folds", "devices", "nodes"):
             del values[name]
         values["exclude"] = sorted(self.exclude)
-        for name in ("word_vectors", "audio_encoder", "text_encoder", "sentence_encoder"):
+        for name in ("word_vectors", "pronunciations", "audio_encoder", "text_encoder", "sentence_encoder"):
             values[name] = None if values[name] is None else str(values[name])
         plain: dict[str, Any] = json.loads(json.dumps(values))
         return plain

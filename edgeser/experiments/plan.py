@@ -1,0 +1,173 @@
+"""What has to be trained for an experiment, and what lies there already."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeser.corpora import Utterance, corpus_identity, make_folds, read_corpus
+from edgeser.corpora.splits import ALL
+from edgeser.experiments.checking import check_model
+from edgeser.experiments.results import differing, read_run
+from edgeser.experiments.spec import Experiment, Row
+from edgeser.models import InputSpec, family
+from edgeser.runtime.errors import InputError
+from edgeser.training.features import RecordingFeatures
+from edgeser.training.frontends import open_features
+from edgeser.training.options import TrainOptions
+
+
+@dataclass(frozen=True)
+class Job:
+    """One fold of one row with one seed.
+
+    Attributes:
+        row: The row.
+        seed: Of its recipe.
+        options: What trains it; `folds` names its fold alone.
+    """
+
+    row: Row
+    seed: int
+    options: TrainOptions
+
+    @property
+    def fold(self) -> str:
+        return self.options.folds[0]
+
+    @property
+    def folder(self) -> Path:
+        """Where the trained fold lies."""
+        return self.options.out / f"fold-{self.fold}"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it is trained: its description is written last."""
+        return (self.folder / "model.json").is_file()
+
+    def __str__(self) -> str:
+        return f"{self.row.name}, seed {self.seed}, fold {self.fold}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment on its corpus.
+
+    Attributes:
+        experiment: The experiment.
+        out: Its folder.
+        jobs: Every fold of every seed of every row, in that order.
+        chosen: Folders' names of the rows that are to be trained now.
+        utterances: All of the corpus.
+        corpus: What the corpus is, for people.
+    """
+
+    experiment: Experiment
+    out: Path
+    jobs: Sequence[Job]
+    chosen: frozenset[str]
+    utterances: Sequence[Utterance]
+    corpus: str
+
+    @property
+    def todo(self) -> list[Job]:
+        """What is to be trained and is not there."""
+        return [job for job in self.jobs if job.row.slug in self.chosen and not job.is_done]
+
+    def jobs_of(self, row: Row) -> list[Job]:
+        """Return the jobs of a row."""
+        return [job for job in self.jobs if job.row is row]
+
+
+def make_plan(experiment: Experiment, out: Path, rows: Sequence[str] = ()) -> Plan:
+    """Read the corpus and divide it.
+
+    Args:
+        experiment: The experiment.
+        out: Its folder.
+        rows: Names of the rows to train, or of their folders; empty for all.
+
+    Raises:
+        InputError: There is no such row, the corpus is not usable, the protocol holds nothing out, or `out` holds
+            results of other options.
+    """
+    if experiment.protocol == ALL:
+        raise InputError(f"protocol: {ALL} holds nothing out, so there is nothing to measure: name another")
+    chosen = _choose(experiment.trained, rows)
+    utterances = read_corpus(experiment.corpus)
+    jobs = []
+    for row in experiment.trained:
+        for seed in experiment.seeds(row):
+            options = experiment.options(row, seed, out)
+            if row.slug in chosen:
+                _check_run(row, options)
+            folds = make_folds(options.protocol, _usable(utterances, options), (), options.split_seed)
+            jobs += [Job(row, seed, dataclasses.replace(options, folds=(fold.name,))) for fold in folds]
+    identity = corpus_identity(experiment.corpus)
+    digest = f", SHA-256 {identity['sha256'][:12]}" if "sha256" in identity else ""
+    corpus = f"{identity['reader']}:{identity['name']}, {len(utterances):,} utterances{digest}"
+    return Plan(experiment, out, tuple(jobs), chosen, utterances, corpus)
+
+
+def prepare(plan: Plan) -> None:
+    """Compute the audio features of what is to be trained, so that workers only read them; check the models with them.
+
+    Raises:
+        InputError: An encoder is not there or not usable, or a model does not go with what the frontends give.
+    """
+    opened: dict[tuple[Any, ...], dict[str, InputSpec]] = {}
+    for job in {job.row.slug: job for job in plan.todo}.values():
+        try:
+            key = _feature_key(job.options)
+            if key not in opened:
+                opened[key] = _compute_features(job.options, plan.utterances)
+            check_model(job.options, opened[key])
+        except InputError as error:
+            raise InputError(f"row {job.row.name!r}: {error}") from error
+
+
+def _feature_key(options: TrainOptions) -> tuple[Any, ...]:
+    """Return what two rows have to share for the same features."""
+    encoders = (options.audio_encoder, options.text_encoder, options.sentence_encoder, options.word_vectors)
+    speeds = (options.recipe.log_mel.speeds, options.recipe.encoder.speeds)
+    bank = (family(options.family).log_mel, options.bins)
+    return (options.modalities, encoders, bank, speeds, options.labels, options.exclude)
+
+
+def _compute_features(options: TrainOptions, utterances: Sequence[Utterance]) -> dict[str, InputSpec]:
+    """Compute what is missing on disk; return what the frontends give."""
+    features = open_features(options)
+    for source in features.values():
+        if isinstance(source, RecordingFeatures):
+            source.prepare(_usable(utterances, options), options.recipe.augmentation(source.frontend.kind).speeds)
+    frontends = {name: source.frontend for name, source in features.items()}
+    return {n: InputSpec(f.length, f.dim, f.kind) for n, f in frontends.items()}
+
+
+def _usable(utterances: Sequence[Utterance], options: TrainOptions) -> list[Utterance]:
+    from edgeser.training.train import usable  # late: Lightning takes seconds
+
+    return usable(utterances, options)
+
+
+def _choose(trained: Sequence[Row], names: Sequence[str]) -> frozenset[str]:
+    """Return the folders' names of the rows with these names."""
+    by_name = {**{row.slug: row.slug for row in trained}, **{row.name: row.slug for row in trained}}
+    unknown = [name for name in names if name not in by_name]
+    if unknown:
+        raise InputError(f"rows: got {', '.join(unknown)}, expected some of {', '.join(row.slug for row in trained)}")
+    return frozenset(by_name[name] for name in names or by_name)
+
+
+def _check_run(row: Row, options: TrainOptions) -> None:
+    """Refuse to go on from, or to show, results of other options."""
+    run = read_run(options.out)
+    different = [] if run is None else differing(run, options)
+    if different:
+        raise InputError(
+            f"row {row.name!r}: {options.out} holds a run with other {', '.join(different)}: "
+            "choose another --out, or delete that folder"
+        )

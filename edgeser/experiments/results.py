@@ -1,0 +1,116 @@
+"""What the rows of an experiment have reached so far."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgeser.experiments.spec import ACCURACIES, Row
+from edgeser.runtime.metrics import Metrics, measure
+from edgeser.training.evaluation import read_predictions
+from edgeser.training.options import TrainOptions
+
+COSTS_FILE = "costs.json"
+"""What was measured of a fold's model, beside it."""
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """What one row has reached.
+
+    Attributes:
+        row: The row.
+        runs: Accuracies of the folds that are done, by seed and fold.
+        wanted: How many folds it is to have, over all seeds.
+        costs: By column, of the exported model of its first fold; empty before it was measured.
+    """
+
+    row: Row
+    runs: Mapping[int, Mapping[str, Metrics]]
+    wanted: int
+    costs: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def done(self) -> int:
+        """How many folds it has."""
+        return sum(map(len, self.runs.values()))
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every fold of every seed is there."""
+        return self.done == self.wanted
+
+    def value(self, column: str) -> float | None:
+        """Return a column: an accuracy as the mean over the seeds of each one's mean over its folds, or a cost."""
+        if column not in ACCURACIES:
+            return self.costs.get(column)
+        means = list(self._means(column))
+        return statistics.fmean(means) if means else None
+
+    def deviation(self, column: str) -> float | None:
+        """Return the sample standard deviation over the seeds; `None` for one, for costs, and before all are there."""
+        means = list(self._means(column)) if column in ACCURACIES and self.is_complete else []
+        return statistics.stdev(means) if len(means) > 1 else None
+
+    def _means(self, column: str) -> Iterator[float]:
+        for folds in self.runs.values():
+            if folds:
+                yield statistics.fmean(accuracy(metrics, column) for metrics in folds.values())
+
+
+def accuracy(metrics: Metrics, column: str) -> float:
+    """Return one of `ACCURACIES`."""
+    value: float = getattr(metrics, column.lower())
+    return value
+
+
+def read_folds(options: TrainOptions, names: tuple[str, ...]) -> dict[str, Metrics]:
+    """Return the accuracies of a run's finished folds, in the order of `names`; none of a run with other options."""
+    run = read_run(options.out)
+    if run is None or differing(run, options):
+        return {}
+    folds = {name: options.out / f"fold-{name}" for name in names}
+    return {name: _measure(folder, options.labels) for name, folder in folds.items() if is_done(folder)}
+
+
+def read_costs(fold: Path) -> tuple[str, dict[str, float]]:
+    """Return the device and what was measured on it of a fold's model; nothing where it was not."""
+    file = fold / COSTS_FILE
+    if not file.is_file():
+        return "", {}
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return str(found["device"]), {str(name): float(value) for name, value in found["costs"].items()}
+
+
+def is_done(fold: Path) -> bool:
+    """Whether a fold is trained and its predictions are there."""
+    return (fold / "model.json").is_file() and (fold / "predictions.csv").is_file()
+
+
+def read_run(out: Path) -> dict[str, Any] | None:
+    """Return what a run's folder says that it is; `None` where there is none."""
+    file = out / "run.json"
+    if not file.is_file():
+        return None
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
+def differing(run: Mapping[str, Any], options: TrainOptions) -> list[str]:
+    """Return the names of the options that a run had otherwise, `recipe.epochs` for example."""
+    mine, theirs = _flat(options.as_dict()), _flat(run.get("options", {}))
+    return [name for name, value in mine.items() if theirs.get(name, value) != value]
+
+
+def _flat(options: Mapping[str, Any]) -> dict[str, Any]:
+    recipe = {f"recipe.{name}": value for name, value in options.get("recipe", {}).items()}
+    return {**{name: value for name, value in options.items() if name != "recipe"}, **recipe}
+
+
+def _measure(fold: Path, labels: tuple[str, ...]) -> Metrics:
+    rows = read_predictions(fold / "predictions.csv")
+    return measure([row["label"] for row in rows], [row["emotion"] for row in rows], labels)

@@ -1,0 +1,190 @@
+"""Running an experiment: what is missing is trained, and the table written anew with every row that gets done."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from edgeser.experiments.facts import facts
+from edgeser.experiments.plan import Job, Plan, prepare
+from edgeser.experiments.pool import Pool, Task
+from edgeser.experiments.results import RowResult, is_done, read_costs, read_folds
+from edgeser.experiments.spec import COSTS, Row
+from edgeser.experiments.table import Table, comma_separated, markdown
+from edgeser.figures.experiment import table_figure
+from edgeser.figures.style import png
+from edgeser.runtime.files import replacing, write_text
+from edgeser.training.options import TrainOptions
+
+log = logging.getLogger(__name__)
+
+TABLE, VALUES, FIGURE = "table.md", "table.csv", "figure.png"
+_LOGS = "logs"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an experiment runs here; nothing of it changes a result.
+
+    Attributes:
+        jobs: Folds trained at the same time.
+        threads: CPU threads of each; `None` shares the cores among the jobs.
+        command: What the table says that it was made by.
+    """
+
+    jobs: int = 1
+    threads: int | None = None
+    command: str = ""
+
+    @property
+    def threads_each(self) -> int:
+        """CPU threads of each job."""
+        return self.threads or max(1, len(os.sched_getaffinity(0)) // self.jobs)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of an experiment ended.
+
+    Attributes:
+        table: What there is.
+        failures: One line for each job that failed.
+    """
+
+    table: Table
+    failures: Sequence[str]
+
+
+def run(plan: Plan, settings: Settings) -> Outcome:
+    """Train what is missing, measure, and write `table.md`, `table.csv` and `figure.png`.
+
+    A job that fails or crashes is logged, and the others go on; the next run tries it again. Whatever ends a run, the
+    next one goes on from the last whole epoch of each fold.
+
+    Raises:
+        InputError: An encoder is not usable, or a model does not go with it.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    prepare(plan)
+    (plan.out / _LOGS).mkdir(parents=True, exist_ok=True)
+    table = write(plan, settings)
+    todo = plan.todo
+    failures: list[str] = []
+    with _kept_when_stopped(plan, settings), Pool(settings.jobs) as pool:
+        left = Counter(job.row.slug for job in todo)
+        for job, error in _train(pool, plan, settings):
+            left[job.row.slug] -= 1
+            if error:
+                failures.append(f"{job}: {error}")
+                log.error("%s: %s (%s)", job, error, _log_file(plan, job))
+            if not left[job.row.slug]:
+                table = write(plan, settings)
+                log.info("%s", _row_line(table, job.row))
+        failures += _measure(pool, plan)
+    return Outcome(write(plan, settings), failures)
+
+
+@contextlib.contextmanager
+def _kept_when_stopped(plan: Plan, settings: Settings) -> Iterator[None]:
+    """Show also the folds of rows that were not done when Ctrl-C came."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        write(plan, settings)
+        log.info("stopped; the same command goes on from the last whole epoch of each fold")
+        raise
+
+
+def collect(plan: Plan, settings: Settings) -> Table:
+    """Return what there is."""
+    rows = []
+    for row in plan.experiment.rows:
+        jobs = plan.jobs_of(row)
+        runs = {
+            seed: read_folds(plan.experiment.options(row, seed, plan.out), _folds(jobs, seed)) for seed in _seeds(jobs)
+        }
+        rows.append(
+            RowResult(row, runs, len(jobs), read_costs(jobs[0].folder)[1] if jobs and any(runs.values()) else {})
+        )
+    return Table(plan.experiment, rows, facts(plan, settings.command))
+
+
+def write(plan: Plan, settings: Settings) -> Table:
+    """Write the table and its figure from what there is, each file whole or not at all."""
+    table = collect(plan, settings)
+    picture = png(table_figure(table))
+    plan.out.mkdir(parents=True, exist_ok=True)
+    write_text(plan.out / TABLE, markdown(table))
+    write_text(plan.out / VALUES, comma_separated(table))
+    with replacing(plan.out / FIGURE) as part:
+        part.write_bytes(picture)
+    return table
+
+
+def train_fold(options: TrainOptions, threads: int) -> None:
+    """Train one fold, in a process of its own."""
+    import torch
+
+    from edgeser.training.train import train
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(threads)
+    train(options)
+
+
+def _train(pool: Pool, plan: Plan, settings: Settings) -> Iterator[tuple[Job, str]]:
+    """Yield every job with why it failed, empty when it did not."""
+    threads = settings.threads_each
+    tasks = {Task(train_fold, (job.options, threads), _log_file(plan, job)): job for job in plan.todo}
+    chosen = sum(job.row.slug in plan.chosen for job in plan.jobs)
+    with (
+        logging_redirect_tqdm(),
+        tqdm(total=chosen, initial=chosen - len(tasks), desc="folds", unit="fold", disable=None) as bar,
+    ):
+        for answer in pool.run(tasks):
+            bar.update()
+            yield tasks[answer.task], answer.error
+
+
+def _measure(pool: Pool, plan: Plan) -> list[str]:
+    """Measure the models of first folds where the table has such columns and they are not known; return failures."""
+    columns = [column for column in plan.experiment.columns if column in COSTS]
+    jobs = [plan.jobs_of(row)[0] for row in plan.experiment.trained]
+    folds = [job.folder for job in jobs if is_done(job.folder) and set(columns) - set(read_costs(job.folder)[1])]
+    if not folds or not columns:
+        return []
+    from edgeser.experiments.measuring import measure_costs  # late: it needs the libraries of the export
+
+    log.info("measuring %d models", len(folds))
+    task = Task(measure_costs, (folds, columns), plan.out / _LOGS / "measuring.log")
+    failures = [f"measuring: {answer.error}" for answer in pool.run([task]) if answer.error]
+    for failure in failures:
+        log.error("%s (%s)", failure, task.log)
+    return failures
+
+
+def _log_file(plan: Plan, job: Job) -> Path:
+    return plan.out / _LOGS / f"{job.row.slug}-seed-{job.seed}-fold-{job.fold}.log"
+
+
+def _row_line(table: Table, row: Row) -> str:
+    result = next(result for result in table.rows if result.row is row)
+    values = ((column, result.value(column)) for column in table.experiment.columns if column not in COSTS)
+    reached = "  ".join(f"{column} {value:.3f}" for column, value in values if value is not None)
+    return f"{row.name}: {reached or 'nothing'} ({result.done} of {result.wanted} folds)"
+
+
+def _seeds(jobs: Sequence[Job]) -> list[int]:
+    return list(dict.fromkeys(job.seed for job in jobs))
+
+
+def _folds(jobs: Sequence[Job], seed: int) -> tuple[str, ...]:
+    return tuple(job.fold for job in jobs if job.seed == seed)
