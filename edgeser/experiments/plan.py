@@ -17,7 +17,7 @@ from edgeser.models import InputSpec, family
 from edgeser.runtime.errors import InputError
 from edgeser.training.features import RecordingFeatures
 from edgeser.training.frontends import open_features
-from edgeser.training.options import TrainOptions
+from edgeser.training.options import TrainOptions, usable
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def make_plan(experiment: Experiment, out: Path, rows: Sequence[str] = ()) -> Pl
             options = experiment.options(row, seed, out)
             if row.slug in chosen:
                 _check_run(row, options)
-            folds = make_folds(options.protocol, _usable(utterances, options), (), options.split_seed)
+            folds = make_folds(options.protocol, usable(utterances, options), (), options.split_seed)
             jobs += [Job(row, seed, dataclasses.replace(options, folds=(fold.name,))) for fold in folds]
     identity = corpus_identity(experiment.corpus)
     digest = f", SHA-256 {identity['sha256'][:12]}" if "sha256" in identity else ""
@@ -142,15 +142,9 @@ def _compute_features(options: TrainOptions, utterances: Sequence[Utterance]) ->
     features = open_features(options)
     for source in features.values():
         if isinstance(source, RecordingFeatures):
-            source.prepare(_usable(utterances, options), options.recipe.augmentation(source.frontend.kind).speeds)
+            source.prepare(usable(utterances, options), options.recipe.augmentation(source.frontend.kind).speeds)
     frontends = {name: source.frontend for name, source in features.items()}
     return {n: InputSpec(f.length, f.dim, f.kind) for n, f in frontends.items()}
-
-
-def _usable(utterances: Sequence[Utterance], options: TrainOptions) -> list[Utterance]:
-    from edgeser.training.train import usable  # late: Lightning takes seconds
-
-    return usable(utterances, options)
 
 
 def _choose(trained: Sequence[Row], names: Sequence[str]) -> frozenset[str]:

@@ -16,7 +16,6 @@ from edgeser.nn.attention import Attend
 from edgeser.nn.classifier import build_classifier
 from edgeser.nn.positions import masked_mean, sinusoids, valid_rows
 from edgeser.nn.sparsity import DropMask
-from edgeser.nn.stems import Stem
 from edgeser.nn.token_dropout import TokenDropout, Tokens, all_places, put_back
 from edgeser.nn.transformer import LayerSizes, Stream, TransformerLayer
 from edgeser.runtime.errors import InputError
@@ -100,7 +99,7 @@ class DropFormer(EmotionModel):
         self.stem = audio.build_stem(config.dropout)
         sizes = LayerSizes(audio.width, audio.ffn, config.heads, config.dropout, config.attention_dropout)
         self.blocks = nn.ModuleList(TransformerLayer(sizes, config.sparsity(i)) for i in range(config.layers))
-        rows = cast(Stem, self.stem).rows(audio.length)
+        rows = self.stem.rows(audio.length)
         self.register_buffer("positions", sinusoids(rows, audio.width), persistent=False)
         self.token_dropouts = nn.ModuleList()
         for _ in range(config.layers if config.drop_rate else 0):
@@ -124,7 +123,7 @@ class DropFormer(EmotionModel):
         if self.training:
             return ModelOutput(logits, {})
         length = self.config.audio.length
-        attended = cast(Stem, self.stem).spread(put_back(importance, before, rows.shape[1]), length)
+        attended = self.stem.spread(put_back(importance, before, rows.shape[1]), length)
         return ModelOutput(logits, {"audio": attended * valid_rows(inputs["audio_length"], length)})
 
     @classmethod

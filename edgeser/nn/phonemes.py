@@ -27,5 +27,5 @@ class PhonemeEmbedding(nn.Module):
         words, phonemes = ids.shape[1:]
         embedded = self.embed(ids.round().long().clamp(0, self.embed.num_embeddings - 1))  # (N, W, P, dim)
         by_word = embedded.reshape(-1, phonemes, self.embed.embedding_dim).transpose(1, 2)  # (N W, dim, P)
-        strongest = self.convolve(by_word).amax(dim=2)
+        strongest: Tensor = self.convolve(by_word).amax(dim=2)
         return strongest.reshape(-1, words, strongest.shape[1])

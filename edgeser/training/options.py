@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgeser.corpora import Utterance
 from edgeser.corpora.splits import SESSIONS, check_protocol
 from edgeser.models import family
 from edgeser.runtime.errors import InputError
@@ -85,3 +86,12 @@ class TrainOptions:
             values[name] = None if values[name] is None else str(values[name])
         plain: dict[str, Any] = json.loads(json.dumps(values))
         return plain
+
+
+def usable(utterances: Sequence[Utterance], options: TrainOptions) -> list[Utterance]:
+    """Leave out excluded utterances and those with other labels; every label must remain."""
+    chosen = [u for u in utterances if u.emotion in options.labels and u.id not in options.exclude]
+    missing = [label for label in options.labels if not any(u.emotion == label for u in chosen)]
+    if missing:
+        raise InputError(f"corpus: {options.corpus} has no utterances for {', '.join(missing)}")
+    return chosen

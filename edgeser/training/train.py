@@ -31,7 +31,7 @@ from edgeser.training.features import LineFeatures, RecordingFeatures, audio_key
 from edgeser.training.fitting import fit
 from edgeser.training.frontends import open_features
 from edgeser.training.module import EmotionModule, balanced_weights
-from edgeser.training.options import TrainOptions
+from edgeser.training.options import TrainOptions, usable
 from edgeser.training.ranks import Group, check_environment, run_ranks
 from edgeser.training.trained import TrainedModel
 
@@ -101,15 +101,6 @@ def _train_folds(options: TrainOptions, folds: Sequence[Fold], features: Sources
             source.prepare([u for fold in folds for u in (*fold.train, *fold.validation, *fold.test)])
     for fold in folds:
         _train_fold(fold, options, features)
-
-
-def usable(utterances: Sequence[Utterance], options: TrainOptions) -> list[Utterance]:
-    """Leave out excluded utterances and those with other labels; every label must remain."""
-    chosen = [u for u in utterances if u.emotion in options.labels and u.id not in options.exclude]
-    missing = [label for label in options.labels if not any(u.emotion == label for u in chosen)]
-    if missing:
-        raise InputError(f"corpus: {options.corpus} has no utterances for {', '.join(missing)}")
-    return chosen
 
 
 def fold_folder(out: Path, name: str) -> Path:

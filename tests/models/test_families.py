@@ -54,7 +54,8 @@ def _cases() -> Iterator[Any]:
                 changes = SHALLOW.get((name, preset), {})
                 yield pytest.param((name, preset, mode, changes), id=f"{name}-{preset}-{'+'.join(mode)}")
         for variant, changes in family.variants.items():
-            yield pytest.param((name, "compact", family.modes[0], changes), id=f"{name}-{variant}")
+            case = (name, "compact", family.modes[0], changes)
+            yield pytest.param(case, id=f"{name}-{variant}", marks=pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")
@@ -134,14 +135,7 @@ def test_trains_exports_agrees_runs_and_refuses(
     model = build_model(family, preset, inputs, 4, **changes)
     assert tuple(model.inputs) == mode
 
-    some = utterances[:: len(utterances) // 8]
-    before = copy.deepcopy(model.state_dict())
-    losses = train_a_few_steps(
-        model, graph_inputs(frontends, some), [FOUR_EMOTIONS.index(str(u.emotion)) for u in some]
-    )
-    assert np.isfinite(losses).all()
-    assert any(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
+    check_training(model, frontends, utterances)
     trained = TrainedModel(model.eval(), preset, frontends, FOUR_EMOTIONS, {"corpus": wide_corpus})
     bundle, reports = export(trained, ExportOptions(tmp_path / "m.edgeser", "m", utterances=32))
     is_sparse = any(isinstance(m, MultiHeadAttention) and m.attend is not dense_attention for m in model.modules())
@@ -159,9 +153,19 @@ def test_trains_exports_agrees_runs_and_refuses(
     check_refusals(bundle.path, bundle.graph(), case, inputs, speech)
 
 
+def check_training(model: EmotionModel, frontends: Mapping[str, Frontend], utterances: list[Utterance]) -> None:
+    some = utterances[:: len(utterances) // 8]
+    before = copy.deepcopy(model.state_dict())
+    losses = train_a_few_steps(
+        model, graph_inputs(frontends, some), [FOUR_EMOTIONS.index(str(u.emotion)) for u in some]
+    )
+    assert np.isfinite(losses).all()
+    assert any(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
 def check_runtime(path: Path, model: EmotionModel, frontends: Mapping[str, Frontend], clip: Path) -> None:
     """The Runtime, from the file alone, answers as PyTorch does; with words, without, and with little to hear."""
-    with Runtime.load(path, asr="none") as runtime:
+    with Runtime.load(path, engine="onnxruntime", asr="none") as runtime:
         assert runtime.hears_words == any(name != "audio" for name in frontends)
         for transcript in ("I can't believe we won! Zorblax...", ""):
             utterance = Utterance("u", clip, transcript=transcript)
@@ -183,7 +187,7 @@ def check_runtime(path: Path, model: EmotionModel, frontends: Mapping[str, Front
 
 def check_refusals(path: Path, graph: bytes, case: Case, inputs: Mapping[str, InputSpec], speech: Samples) -> None:
     family, preset, mode, _ = case
-    with Runtime.load(path, asr="none", self_test=False) as runtime:
+    with Runtime.load(path, engine="onnxruntime", asr="none", self_test=False) as runtime:
         for bad in (speech[:0], np.full(16_000, np.nan, dtype=np.float32)):
             with pytest.raises(InputError, match="audio: "):
                 runtime.recognize(bad, 16_000)
@@ -202,6 +206,28 @@ def check_refusals(path: Path, graph: bytes, case: Case, inputs: Mapping[str, In
             build_model(*arguments)
     with pytest.raises(InputError, match=r"unknown option|got .*colour"):
         build_model(family, preset, inputs, 4, colour="red")
+
+
+@pytest.mark.parametrize(("name", "variant"), [(n, v) for n, f in FAMILIES.items() for v in f.variants])
+def test_variants_train_and_differ(
+    name: str,
+    variant: str,
+    frontends_of: Callable[[str, tuple[str, ...]], dict[str, Frontend]],
+    utterances: list[Utterance],
+) -> None:
+    """That they export too is `-m slow`: minutes more."""
+    family = FAMILIES[name]
+    frontends = frontends_of(name, family.modes[0])
+    inputs = {n: InputSpec(f.length, f.dim, f.kind) for n, f in frontends.items()}
+    models = []
+    for changes in ({}, family.variants[variant]):
+        torch.manual_seed(0)
+        models.append(build_model(name, "compact", inputs, 4, **changes))
+    plain, changed = (model.eval() for model in models)
+    tensors = {n: torch.from_numpy(v) for n, v in graph_inputs(frontends, utterances[:2]).items()}
+    with torch.inference_mode():
+        assert not torch.allclose(plain(tensors).logits, changed(tensors).logits, atol=1e-6)
+    check_training(changed, frontends, utterances)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -19,7 +19,7 @@ from edgeser.training.evaluation import cross_validation, read_predictions
 from edgeser.training.frontends import open_features
 from edgeser.training.glove import load_word_vectors
 from edgeser.training.module import EmotionModule, balanced_weights
-from edgeser.training.options import TrainOptions
+from edgeser.training.options import TrainOptions, usable
 from edgeser.training.recipe import Recipe
 from edgeser.training.train import train
 from edgeser.training.trained import TrainedModel
@@ -99,7 +99,7 @@ def test_it_learns(corpus: str, tmp_path: Path) -> None:
 def test_excluded_utterances_are_left_out(corpus: str, tmp_path: Path) -> None:
     everything = read_corpus(corpus)
     excluded = frozenset({everything[0].id})
-    assert len(train_module.usable(everything, options(corpus, tmp_path, exclude=excluded))) == 7
+    assert len(usable(everything, options(corpus, tmp_path, exclude=excluded))) == 7
 
 
 @pytest.mark.parametrize(
