@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,10 @@ if TYPE_CHECKING:  # the device's tests need none of it
     from edgeser.export_tools.parity import ParityReport
     from edgeser.runtime.bundle import Bundle
     from edgeser.training.trained import TrainedModel
+
+# Started in the background by a shell, this process and its children would not hear the SIGINT that tests send.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)

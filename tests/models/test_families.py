@@ -51,8 +51,10 @@ def _cases() -> Iterator[Any]:
     for name, family in FAMILIES.items():
         for preset in family.presets:
             for mode in family.modes:
-                changes = SHALLOW.get((name, preset), {})
-                yield pytest.param((name, preset, mode, changes), id=f"{name}-{preset}-{'+'.join(mode)}")
+                case = (name, preset, mode, SHALLOW.get((name, preset), {}))
+                is_slow = preset == "paper" and mode != family.modes[0]
+                marks = [pytest.mark.slow] if is_slow else []
+                yield pytest.param(case, id=f"{name}-{preset}-{'+'.join(mode)}", marks=marks)
         for variant, changes in family.variants.items():
             case = (name, "compact", family.modes[0], changes)
             yield pytest.param(case, id=f"{name}-{variant}", marks=pytest.mark.slow)
