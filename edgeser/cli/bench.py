@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib.util
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +27,7 @@ from edgeser.runtime.golden import GoldenVectors
 from edgeser.runtime.manifest import Manifest
 from edgeser.runtime.results import Timings
 from edgeser.runtime.scoring import find_recordings
-from edgeser.runtime.timing import Latency, peak_memory_mb, side_by_side
+from edgeser.runtime.timing import Latency, device_name, peak_memory_mb, side_by_side
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
             contenders["pytorch eager"] = _eager(runtime.bundle.manifest, feeds, args.threads)
         model = side_by_side(contenders, args.calls)
         report = {
-            "device": _device(),
+            "device": device_name(),
             "bundle": f"{runtime.bundle.manifest.name} {runtime.bundle.manifest.version}",
             "threads": args.threads,
             "load_ms": round(load_ms, 1),
@@ -131,12 +130,3 @@ def _eager(manifest: Manifest, feeds: Any, threads: int) -> Callable[[], object]
             return model(inputs)
 
     return call
-
-
-def _device() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine()

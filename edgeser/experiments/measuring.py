@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from edgeser.models import InputSpec
 from edgeser.runtime.engines import open_engine
 from edgeser.runtime.files import write_text
 from edgeser.runtime.frontends import PHONEMES
-from edgeser.runtime.timing import side_by_side
+from edgeser.runtime.timing import device_name, side_by_side
 from edgeser.training.trained import TrainedModel
 
 _PARAMETERS, _SIZE, _TIME = COSTS
@@ -57,16 +56,6 @@ def measure_costs(folds: Sequence[Path], columns: Sequence[str]) -> None:
             found[Path(name)][_TIME] = latency.p50_ms
     for fold, costs in found.items():
         write_text(fold / COSTS_FILE, json.dumps({"device": device_name(), "costs": costs}, indent=2) + "\n")
-
-
-def device_name() -> str:
-    """Return the CPU's name."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def _utterance(inputs: Mapping[str, InputSpec]) -> dict[str, NDArray[Any]]:

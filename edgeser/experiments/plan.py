@@ -131,10 +131,11 @@ def prepare(plan: Plan) -> None:
 
 def _feature_key(options: TrainOptions) -> tuple[Any, ...]:
     """Return what two rows have to share for the same features."""
-    encoders = (options.audio_encoder, options.text_encoder, options.sentence_encoder, options.word_vectors)
+    encoders = (options.audio_encoder, options.text_encoder, options.sentence_encoder)
+    words = (options.word_vectors, options.pronunciations)
     speeds = (options.recipe.log_mel.speeds, options.recipe.encoder.speeds)
     bank = (family(options.family).log_mel, options.bins)
-    return (options.modalities, encoders, bank, speeds, options.labels, options.exclude)
+    return (options.modalities, encoders, words, bank, speeds, options.labels, options.exclude)
 
 
 def _compute_features(options: TrainOptions, utterances: Sequence[Utterance]) -> dict[str, InputSpec]:
