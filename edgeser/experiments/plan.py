@@ -11,13 +11,13 @@ from typing import Any
 from edgeser.corpora import Utterance, corpus_identity, make_folds, read_corpus
 from edgeser.corpora.splits import ALL
 from edgeser.experiments.checking import check_model
-from edgeser.experiments.results import differing, read_run
+from edgeser.experiments.results import read_run
 from edgeser.experiments.spec import Experiment, Row
 from edgeser.models import InputSpec, family
 from edgeser.runtime.errors import InputError
 from edgeser.training.features import RecordingFeatures
 from edgeser.training.frontends import open_features
-from edgeser.training.options import TrainOptions, usable
+from edgeser.training.options import TrainOptions, differing, usable
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _choose(trained: Sequence[Row], names: Sequence[str]) -> frozenset[str]:
 def _check_run(row: Row, options: TrainOptions) -> None:
     """Refuse to go on from, or to show, results of other options."""
     run = read_run(options.out)
-    different = [] if run is None else differing(run, options)
+    different = [] if run is None else differing(run.get("options", {}), options)
     if different:
         raise InputError(
             f"row {row.name!r}: {options.out} holds a run with other {', '.join(different)}: "

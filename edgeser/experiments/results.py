@@ -12,7 +12,7 @@ from typing import Any
 from edgeser.experiments.spec import ACCURACIES, Row
 from edgeser.runtime.metrics import Metrics, measure
 from edgeser.training.evaluation import read_predictions
-from edgeser.training.options import TrainOptions
+from edgeser.training.options import TrainOptions, differing
 
 COSTS_FILE = "costs.json"
 """What was measured of a fold's model, beside it."""
@@ -71,7 +71,7 @@ def accuracy(metrics: Metrics, column: str) -> float:
 def read_folds(options: TrainOptions, names: tuple[str, ...]) -> dict[str, Metrics]:
     """Return the accuracies of a run's finished folds, in the order of `names`; none of a run with other options."""
     run = read_run(options.out)
-    if run is None or differing(run, options):
+    if run is None or differing(run.get("options", {}), options):
         return {}
     folds = {name: options.out / f"fold-{name}" for name in names}
     return {name: _measure(folder, options.labels) for name, folder in folds.items() if is_done(folder)}
@@ -98,17 +98,6 @@ def read_run(out: Path) -> dict[str, Any] | None:
         return None
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return found
-
-
-def differing(run: Mapping[str, Any], options: TrainOptions) -> list[str]:
-    """Return the names of the options that a run had otherwise, `recipe.epochs` for example."""
-    mine, theirs = _flat(options.as_dict()), _flat(run.get("options", {}))
-    return [name for name, value in mine.items() if theirs.get(name, value) != value]
-
-
-def _flat(options: Mapping[str, Any]) -> dict[str, Any]:
-    recipe = {f"recipe.{name}": value for name, value in options.get("recipe", {}).items()}
-    return {**{name: value for name, value in options.items() if name != "recipe"}, **recipe}
 
 
 def _measure(fold: Path, labels: tuple[str, ...]) -> Metrics:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeser.corpora import Utterance
-from edgeser.corpora.splits import SESSIONS, check_protocol
+from edgeser.corpora.splits import ALL, SESSIONS, check_protocol
 from edgeser.models import family
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.labels import FOUR_EMOTIONS
@@ -95,3 +95,21 @@ def usable(utterances: Sequence[Utterance], options: TrainOptions) -> list[Utter
     if missing:
         raise InputError(f"corpus: {options.corpus} has no utterances for {', '.join(missing)}")
     return chosen
+
+
+def differing(run: Mapping[str, Any], options: TrainOptions) -> list[str]:
+    """Return the names of the options that a run has otherwise, `recipe.epochs` for example.
+
+    Args:
+        run: What `as_dict` gave when the run began; what an earlier version did not know is as it was then.
+        options: What is asked for now.
+    """
+    then = TrainOptions("", Path()).as_dict()
+    protocol = {} if run.get("hold_out", True) else {"protocol": ALL}
+    theirs = _flat({**then, **protocol, **run, "recipe": {**then["recipe"], **run.get("recipe", {})}})
+    return [name for name, value in _flat(options.as_dict()).items() if theirs.get(name) != value]
+
+
+def _flat(options: Mapping[str, Any]) -> dict[str, Any]:
+    recipe = {f"recipe.{name}": value for name, value in options["recipe"].items()}
+    return {**{name: value for name, value in options.items() if name != "recipe"}, **recipe}

@@ -12,14 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import lightning
 import torch
 from torch.utils.data import DataLoader
 
 from edgeser.corpora import Fold, Utterance, read_corpus
-from edgeser.corpora.splits import ALL, make_folds
+from edgeser.corpora.splits import make_folds
 from edgeser.models import InputSpec, build_model
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.files import replacing
@@ -31,7 +30,7 @@ from edgeser.training.features import LineFeatures, RecordingFeatures, audio_key
 from edgeser.training.fitting import fit
 from edgeser.training.frontends import open_features
 from edgeser.training.module import EmotionModule, balanced_weights
-from edgeser.training.options import TrainOptions, usable
+from edgeser.training.options import TrainOptions, differing, usable
 from edgeser.training.ranks import Group, check_environment, run_ranks
 from edgeser.training.trained import TrainedModel
 
@@ -112,12 +111,12 @@ def _claim(options: TrainOptions) -> None:
     """Make the run's folder, or check that what lies there is the same run; of several at once one makes it."""
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "run.json"
-    mine = options.as_dict()
     versions = {"python": platform.python_version(), "torch": torch.__version__, "lightning": lightning.__version__}
-    if not file.is_file() and _write_new(file, json.dumps({"options": mine, "versions": versions}, indent=2) + "\n"):
+    if not file.is_file() and _write_new(
+        file, json.dumps({"options": options.as_dict(), "versions": versions}, indent=2) + "\n"
+    ):
         return
-    theirs = _with_defaults(json.loads(file.read_text(encoding="utf-8")).get("options", {}))
-    different = [name for name, value in mine.items() if theirs.get(name) != value]
+    different = differing(json.loads(file.read_text(encoding="utf-8")).get("options", {}), options)
     if different:
         raise InputError(
             f"{options.out}: holds a run with other {', '.join(different)}: choose another --out, or delete it"
@@ -137,13 +136,6 @@ def _write_new(path: Path, text: str) -> bool:
     finally:
         part.unlink(missing_ok=True)
     return True
-
-
-def _with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill in what a run of an earlier version does not say, as it was then."""
-    then = TrainOptions("", Path()).as_dict()
-    protocol = {} if options.get("hold_out", True) else {"protocol": ALL}
-    return {**then, **protocol, **options, "recipe": {**then["recipe"], **options.get("recipe", {})}}
 
 
 def _train_fold(fold: Fold, options: TrainOptions, features: Sources) -> None:

@@ -141,4 +141,8 @@ def test_an_older_run_that_knows_fewer_options_still_counts(toml: Toml, corpus: 
     del known["protocol"], known["recipe"]["optimizer"]
     job.options.out.mkdir(parents=True)
     (job.options.out / "run.json").write_text(json.dumps({"options": known}))
-    plan(toml(), corpus, tmp_path / "out")
+    assert plan(toml(), corpus, tmp_path / "out").jobs[0] == job
+    # It had the protocol of its day, so what it does not say is known, and another one now is another run.
+    (job.options.out / "run.json").write_text(json.dumps({"options": {**known, "hold_out": False}}))
+    with pytest.raises(InputError, match="holds a run with other protocol: choose"):
+        plan(toml(), corpus, tmp_path / "out")
