@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from edgeser.corpora.folder import audio_files, check_folder, several
+from edgeser.corpora.folder import audio_files, check_folder, warn_unless_whole
 from edgeser.corpora.utterance import Utterance
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.labels import EMODB_CODES
@@ -40,8 +39,6 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
 _NAME = re.compile(rf"(\d\d)({'|'.join(SENTENCES)})([{''.join(EMODB_CODES)}])[a-z]", re.ASCII)
 _EXPECTED = "EmoDB's folder with files such as wav/03a01Wa.wav"
 
-_log = logging.getLogger(__name__)
-
 
 def read_emodb(path: Path) -> Iterator[Utterance]:
     """Read the recordings, WAV or FLAC, sorted by name; there are no sessions.
@@ -54,7 +51,8 @@ def read_emodb(path: Path) -> Iterator[Utterance]:
     utterances = [u for name in sorted(files) if (u := parse_emodb(files[name])) is not None]
     if not utterances:
         raise InputError(f"{path}: no recording among {len(files):,} audio files, expected {_EXPECTED}")
-    _warn_of_gaps(path, utterances, sorted(files.keys() - {utterance.id for utterance in utterances}))
+    strange = sorted(files.keys() - {utterance.id for utterance in utterances})
+    warn_unless_whole(path, utterances, ("EmoDB", FULL_RELEASE), ("speaker", SPEAKERS), strange)
     yield from utterances
 
 
@@ -69,13 +67,3 @@ def parse_emodb(file: Path) -> Utterance | None:
 def is_emodb(path: Path) -> bool:
     """Say whether a folder holds a recording of EmoDB."""
     return any(parse_emodb(file) for file in audio_files(path))
-
-
-def _warn_of_gaps(path: Path, utterances: list[Utterance], strange: list[str]) -> None:
-    if len(utterances) == FULL_RELEASE and not strange:
-        return
-    speakers = {utterance.speaker for utterance in utterances}
-    lacking = several("speaker", [speaker for speaker in SPEAKERS if speaker not in speakers])
-    other = several("file", strange)
-    reasons = [f"; missing: {lacking}" if lacking else "", f"; left out: {other}" if other else ""]
-    _log.warning("%s: %s utterances, EmoDB has %s%s", path, f"{len(utterances):,}", FULL_RELEASE, "".join(reasons))

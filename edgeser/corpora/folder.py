@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+from edgeser.corpora.utterance import Utterance
 from edgeser.runtime.errors import InputError
 
 AUDIO_SUFFIXES = (".wav", ".flac")
 
 _NAMED = 3  # a warning names this many of what is missing
+
+_log = logging.getLogger(__name__)
 
 
 def check_folder(path: Path, expected: str) -> None:
@@ -60,6 +64,33 @@ def several(what: str, names: Sequence[str]) -> str:
         return ""
     shown = ", ".join([*names[:_NAMED], *(["..."] if len(names) > _NAMED else [])])
     return f"{len(names):,} {what}{'s' if len(names) > 1 else ''} ({shown})"
+
+
+def warn_unless_whole(
+    path: Path,
+    utterances: Collection[Utterance],
+    release: tuple[str, int],
+    speakers: tuple[str, Sequence[str]],
+    strange: Sequence[str],
+) -> None:
+    """Say in one line how a copy differs from the release; nothing where it does not.
+
+    Args:
+        path: The copy.
+        utterances: What was found in it.
+        release: The corpus's name, and how many utterances the whole of it has.
+        speakers: What its speakers are called, such as `actor`, and all of them.
+        strange: Names of files that are none of its.
+    """
+    name, count = release
+    if len(utterances) == count and not strange:
+        return
+    what, everyone = speakers
+    found = {utterance.speaker for utterance in utterances}
+    lacking = several(what, [speaker for speaker in everyone if speaker not in found])
+    other = several("file", strange)
+    reasons = "".join([f"; missing: {lacking}" if lacking else "", f"; left out: {other}" if other else ""])
+    _log.warning("%s: %s utterances, %s has %s%s", path, f"{len(utterances):,}", name, f"{count:,}", reasons)
 
 
 def _entries(folder: str) -> tuple[list[str], list[str]]:

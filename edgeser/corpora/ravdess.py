@@ -6,13 +6,12 @@ by actor 12. Songs and videos are left out.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from edgeser.corpora.folder import audio_files, check_folder, several
+from edgeser.corpora.folder import audio_files, check_folder, warn_unless_whole
 from edgeser.corpora.utterance import Utterance
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.labels import RAVDESS_CODES
@@ -31,8 +30,6 @@ _SPEECH = re.compile(r"03-01-(0[1-8])-0[12]-(0[12])-0[12]-(0[1-9]|1[0-9]|2[0-4])
 _OTHER = re.compile(r"0[1-3]-0[12]-0[1-8]-0[12]-0[12]-0[12]-(0[1-9]|1[0-9]|2[0-4])")
 _EXPECTED = "RAVDESS's folders Actor_01 to Actor_24 with files such as 03-01-05-01-02-01-12.wav"
 
-_log = logging.getLogger(__name__)
-
 
 def read_ravdess(path: Path) -> Iterator[Utterance]:
     """Read the spoken recordings, WAV or FLAC, sorted by name; the actor is the speaker, there are no sessions.
@@ -48,7 +45,7 @@ def read_ravdess(path: Path) -> Iterator[Utterance]:
     if not utterances:
         raise InputError(f"{path}: no spoken recording among {len(files):,} audio files, expected {_EXPECTED}")
     strange = sorted(name for name in files if not _OTHER.fullmatch(name))
-    _warn_of_gaps(path, utterances, strange)
+    warn_unless_whole(path, utterances, ("RAVDESS speech", FULL_RELEASE), ("actor", ACTORS), strange)
     yield from utterances
 
 
@@ -63,15 +60,3 @@ def parse_ravdess(file: Path) -> Utterance | None:
 def is_ravdess(path: Path) -> bool:
     """Say whether a folder holds a spoken recording of RAVDESS."""
     return any(parse_ravdess(file) for file in audio_files(path))
-
-
-def _warn_of_gaps(path: Path, utterances: list[Utterance], strange: list[str]) -> None:
-    if len(utterances) == FULL_RELEASE and not strange:
-        return
-    actors = {utterance.speaker for utterance in utterances}
-    lacking = several("actor", [actor for actor in ACTORS if actor not in actors])
-    other = several("file", strange)
-    reasons = "".join([f"; missing: {lacking}" if lacking else "", f"; left out: {other}" if other else ""])
-    _log.warning(
-        "%s: %s utterances, RAVDESS speech has %s%s", path, f"{len(utterances):,}", f"{FULL_RELEASE:,}", reasons
-    )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeser.models.base import ModelOutput
-from edgeser.models.filter_bank import FilterBankConfig, FilterBankModel, pooled
+from edgeser.models.filter_bank import COMPACT, FilterBankConfig, FilterBankModel, pooled
 from edgeser.nn.positions import masked_mean
 from edgeser.nn.recurrent import RecurrentBranch
 from edgeser.nn.stems import Stem
@@ -73,21 +73,7 @@ class CAT(FilterBankModel):
         "cnn-to-lstm": {"arrangement": "cnn-to-lstm"},
         "lstm-to-cnn": {"arrangement": "lstm-to-cnn"},
     }
-    sizes: ClassVar = {
-        "paper": {},
-        "compact": {
-            "channels": (8, 16, 32),
-            "pools": (2, 2, 2),
-            "step": 2,
-            "stride": 16,
-            "width": 96,
-            "ffn": 192,
-            "layers": 1,
-            "mask_padding": True,
-            "dropout": 0.1,
-            "attention_dropout": 0.0,
-        },
-    }
+    sizes: ClassVar = {"paper": {}, "compact": {**COMPACT, "stride": 16}}
 
     def __init__(self, config: CATConfig) -> None:
         super().__init__(config)

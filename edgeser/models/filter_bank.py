@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +17,21 @@ from edgeser.nn.positions import masked_mean, sinusoids, valid_rows
 from edgeser.nn.stems import Stem
 from edgeser.nn.transformer import LayerSizes, Stream, TransformerLayer
 from edgeser.runtime.errors import InputError
+
+COMPACT: Mapping[str, Any] = MappingProxyType(
+    {
+        "channels": (8, 16, 32),
+        "pools": (2, 2, 2),
+        "step": 2,
+        "width": 96,
+        "ffn": 192,
+        "layers": 1,
+        "mask_padding": True,
+        "dropout": 0.1,
+        "attention_dropout": 0.0,
+    }
+)
+"""What the preset `compact` changes of the papers' sizes, which are the configuration's defaults."""
 
 
 @dataclass(frozen=True)

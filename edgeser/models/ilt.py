@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeser.models.base import ModelOutput
-from edgeser.models.filter_bank import FilterBankConfig, FilterBankModel, pooled
+from edgeser.models.filter_bank import COMPACT, FilterBankConfig, FilterBankModel, pooled
 from edgeser.nn.recurrent import AttentionPooling, Recurrence
 from edgeser.nn.transformer import Stream
 from edgeser.runtime.errors import InputError
@@ -92,20 +92,7 @@ class ILT(FilterBankModel):
         "plus-positions": {"fusion": "plus", "positions": True},
         "trainable-plus-positions": {"positions": True},
     }
-    sizes: ClassVar = {
-        "paper": {},
-        "compact": {
-            "channels": (8, 16, 32),
-            "pools": (2, 2, 2),
-            "step": 2,
-            "width": 96,
-            "ffn": 192,
-            "layers": 1,
-            "mask_padding": True,
-            "dropout": 0.1,
-            "attention_dropout": 0.0,
-        },
-    }
+    sizes: ClassVar = {"paper": {}, "compact": COMPACT}
 
     def __init__(self, config: ILTConfig) -> None:
         super().__init__(config)
