@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# A thread for each process; one that crashes ends the run, which would wait for its tests for ever.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --max-worker-restart 0
 SOURCES := setup.cfg pyproject.toml constraints.txt
 
 .PHONY: demo test test-slow lint clean
@@ -10,10 +12,10 @@ demo: $(VENV)/.device
 	$(BIN)/edgeser demo
 
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup  # a thread for each process
+	$(PYTEST)
 
 test-slow: $(VENV)/.dev  # what takes minutes more: every variant of every family, exported
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup -m slow
+	$(PYTEST) -m slow
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ import json
 import shlex
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,8 +87,9 @@ def _stopped_while_it_runs(made: Plan, out: Path) -> None:
     log = out / "logs" / "key-sparse-seed-1-fold-2.log"
 
     def interrupt() -> None:
-        while not log.exists():
-            pass
+        deadline = time.monotonic() + 60.0
+        while not log.exists() and time.monotonic() < deadline:
+            time.sleep(0.001)
         signal.pthread_kill(main, signal.SIGINT)
 
     main = threading.main_thread().ident

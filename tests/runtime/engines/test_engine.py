@@ -391,6 +391,26 @@ class TestClosing:
         engine.close()
         assert held() is None
 
+    @pytest.mark.parametrize("elsewhere", [False, True])
+    def test_ctrl_c_is_heard_when_engines_have_come_and_gone(self, name: str, elsewhere: bool) -> None:
+        """Closed in the order they were opened, here or in another thread."""
+        program = (
+            "import signal, sys, threading\n"
+            "from edgeser.runtime.engines import open_engine\n"
+            "graph, name, elsewhere = sys.stdin.buffer.read(), sys.argv[1], sys.argv[2] == 'True'\n"
+            "for engine in [open_engine(graph, name) for _ in range(3)]:\n"
+            "    if elsewhere:\n"
+            "        closing = threading.Thread(target=engine.close)\n"
+            "        closing.start(); closing.join()\n"
+            "    else:\n"
+            "        engine.close()\n"
+            "    del engine\n"
+            "signal.signal(signal.SIGINT, lambda *_: sys.exit(7))\n"
+            "signal.raise_signal(signal.SIGINT)\n"
+        )
+        command = [sys.executable, "-c", program, name, str(elsewhere)]
+        assert subprocess.run(command, input=graph(), check=False).returncode == 7
+
 
 def watched(kind: str) -> Any:
     """An engine that notes how many calls are inside at once, and how often it was closed."""
