@@ -116,7 +116,9 @@ def main() -> int:
         with runtime.open_stream(options=options) as stream:
             stream.capture(source)
             if args.seconds:
-                threading.Timer(args.seconds, stream.end).start()
+                timer = threading.Timer(args.seconds, stream.end)
+                timer.daemon = True  # Ctrl-C does not wait for it
+                timer.start()
             view = View(stream)
             with Live(view, console=console, refresh_per_second=15, transient=True):
                 for event in stream:

@@ -120,7 +120,7 @@ def example_inputs(model: EmotionModel, batch: int = 2) -> dict[str, Tensor]:
 def _export(model: EmotionModel, temperature: float) -> onnx.ModelProto:
     example = example_inputs(model)
     batch = torch.export.Dim("N", min=1)
-    with quiet():
+    with quiet(), torch.no_grad():
         program = torch.onnx.export(
             _GraphContract(model, temperature).eval(),
             tuple(example.values()),

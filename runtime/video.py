@@ -79,7 +79,10 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any, Any]]:
         with av.open(str(path), metadata_errors="replace", options={"format_whitelist": _FORMATS}) as container:
             if not container.streams.audio:
                 raise InputError("no audio track")
-            yield av, container, container.streams.audio[0]
+            track = container.streams.audio[0]
+            if track.codec_context is None:
+                raise InputError("audio in a coding that is not known")
+            yield av, container, track
     except (FFmpegError, InputError, ValueError, OSError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise InputError(f"{path}: not readable as video ({reason}): expected a whole file with sound") from error
