@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# A thread for each process; one that crashes ends the run, which would wait for its tests for ever.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --max-worker-restart 0
+# A thread for each process, and a file's tests in one process for their fixtures. One that crashes ends the run, which
+# would wait for its tests for ever.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 SOURCES := setup.cfg pyproject.toml constraints.txt
 
 .PHONY: demo test test-slow lint clean

@@ -26,16 +26,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests in one process, for its fixtures; those over the registry, minutes long, go by family."""
-    for item in items:
-        case = getattr(item, "callspec", None) and item.callspec.params.get("case")  # type: ignore[attr-defined]
-        by_family = case[0] if item.path.name == "test_families.py" and case else ""
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.relative_to(ROOT)}{by_family}"))
-
-
-ROOT = Path(__file__).parent
 CLIPS = Path(__file__).parent.parent / "examples" / "clips"
 
 
