@@ -1,21 +1,37 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgeser.cli.main import main
 
 
-def test_every_engine_is_tried_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_engine_is_tried_and_told(
+    exported: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check_report([str(exported(("text",))[0].path)], ["model"], tmp_path, capsys)
+
+
+@pytest.mark.slow
+def test_encoders_are_tried_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    check_report([], ["model", "audio", "text"], tmp_path, capsys)
+
+
+def check_report(
+    arguments: Sequence[str], graphs: Sequence[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("tensorrt_rtx")
-    assert main(["selftest", "--json", str(tmp_path / "report.json")]) == 0
+    assert main(["selftest", *arguments, "--json", str(tmp_path / "report.json")]) == 0
     lines = capsys.readouterr().out.splitlines()
     report = json.loads((tmp_path / "report.json").read_text())
     (bundle,) = report["bundles"]
     trials = {(trial["engine"], trial["graph"]): trial for trial in bundle["trials"]}
-    for graph in ("model", "audio", "text"):
+    assert {graph for _, graph in trials} == set(graphs)
+    for graph in graphs:
         row = trials["onnxruntime", graph]
         assert row["latency"]["p50_ms"] > 0
         assert not row["failed"]

@@ -48,12 +48,12 @@ SHALLOW: Mapping[tuple[str, str], Mapping[str, Any]] = {("ks-transformer", "pape
 
 
 def _cases() -> Iterator[Any]:
+    """Every preset in each mode, and every variant; what `make test` has no time to export is `slow`."""
     for name, family in FAMILIES.items():
         for preset in family.presets:
             for mode in family.modes:
                 case = (name, preset, mode, SHALLOW.get((name, preset), {}))
-                is_slow = preset == "paper" and mode != family.modes[0]
-                marks = [pytest.mark.slow] if is_slow else []
+                marks = [pytest.mark.slow] if preset == "paper" else []
                 yield pytest.param(case, id=f"{name}-{preset}-{'+'.join(mode)}", marks=marks)
         for variant, changes in family.variants.items():
             case = (name, "compact", family.modes[0], changes)
@@ -210,6 +210,20 @@ def check_refusals(path: Path, graph: bytes, case: Case, inputs: Mapping[str, In
         build_model(family, preset, inputs, 4, colour="red")
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_published_sizes_train(
+    name: str, frontends_of: Callable[[str, tuple[str, ...]], dict[str, Frontend]], utterances: list[Utterance]
+) -> None:
+    """That they export and run too is `-m slow`."""
+    mode = FAMILIES[name].modes[0]
+    frontends = frontends_of(name, mode)
+    inputs = {n: InputSpec(f.length, f.dim, f.kind) for n, f in frontends.items()}
+    torch.manual_seed(0)
+    model = build_model(name, "paper", inputs, 4, **SHALLOW.get((name, "paper"), {}))
+    assert tuple(model.inputs) == mode
+    check_training(model, frontends, utterances)
+
+
 @pytest.mark.parametrize(("name", "variant"), [(n, v) for n, f in FAMILIES.items() for v in f.variants])
 def test_variants_train_and_differ(
     name: str,
@@ -217,7 +231,7 @@ def test_variants_train_and_differ(
     frontends_of: Callable[[str, tuple[str, ...]], dict[str, Frontend]],
     utterances: list[Utterance],
 ) -> None:
-    """That they export too is `-m slow`: minutes more."""
+    """That they export too is `-m slow`."""
     family = FAMILIES[name]
     frontends = frontends_of(name, family.modes[0])
     inputs = {n: InputSpec(f.length, f.dim, f.kind) for n, f in frontends.items()}
