@@ -15,8 +15,8 @@ demo: $(VENV)/.device
 test: $(VENV)/.dev
 	$(PYTEST)
 
-test-slow: $(VENV)/.dev  # what takes minutes more: every variant of every family, exported
-	$(PYTEST) -m slow
+test-slow: $(VENV)/.dev  # what takes minutes more: published sizes and every variant, exported; nearly all in one file
+	$(PYTEST) -m slow --dist load
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
