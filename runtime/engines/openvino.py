@@ -19,7 +19,7 @@ from edgeser.runtime.errors import EngineError, InputError, MissingDependencyErr
 
 _DTYPES = {"f32": "float32", "f16": "float16", "i32": "int32"}
 _TELEMETRY = "openvino_telemetry"
-_IMPORTING = threading.Lock()
+_STARTING = threading.RLock()
 
 
 class OpenVinoEngine(Engine):
@@ -50,7 +50,9 @@ class OpenVinoEngine(Engine):
             model = self._read(openvino, graph)
             if self._singly:
                 model.reshape({port: [1, *list(port.partial_shape)[1:]] for port in model.inputs})
-            compiled = _core().compile_model(model, "CPU", _options(threads))
+            with _STARTING:  # two threads may open the first engines at once
+                core = _core()
+            compiled = core.compile_model(model, "CPU", _options(threads))
             self._request = compiled.create_infer_request()
 
     def _read(self, openvino: Any, graph: bytes) -> Any:
@@ -128,7 +130,7 @@ def _core() -> Any:
 
 def _import() -> Any:
     """Import OpenVINO without its telemetry, which on import writes to the home directory and calls home."""
-    with _IMPORTING:
+    with _STARTING:
         hidden = "openvino" not in sys.modules and _TELEMETRY not in sys.modules
         if hidden:
             sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # its import fails, which OpenVINO allows for

@@ -10,11 +10,11 @@ from edgeser.models import InputSpec, build_model
 
 @pytest.fixture(scope="session")
 def build_filter_bank():
-    """Build `(family, preset="compact", inputs=(750, 40), **changes)` with weights that are always the same."""
+    """Build `(family, preset="compact", inputs=(750, 40), classes=4, **changes)` with the same weights every time."""
 
-    def build(family, preset="compact", inputs=(750, 40), **changes):
+    def build(family, preset="compact", inputs=(750, 40), classes=4, **changes):
         torch.manual_seed(0)
-        return build_model(family, preset, {"audio": InputSpec(*inputs, "log-mel")}, 4, **changes).eval()
+        return build_model(family, preset, {"audio": InputSpec(*inputs, "log-mel")}, classes, **changes).eval()
 
     return build
 

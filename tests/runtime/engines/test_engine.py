@@ -451,6 +451,22 @@ class TestThreads:
             list(pool.map(work, range(8)))
         assert engine.most == 1
 
+    @NO_OPENVINO
+    def test_engines_opened_at_once_share_one_core(self) -> None:
+        """A second Core would leave its thread's signals without a stack when it goes."""
+        program = (
+            "import sys, time\n"
+            "from concurrent.futures import ThreadPoolExecutor\n"
+            "from edgeser.runtime.engines import open_engine\n"
+            "import openvino\n"
+            "made, Core, graph = [], openvino.Core, sys.stdin.buffer.read()\n"
+            "openvino.Core = lambda: (time.sleep(0.2), made.append(1), Core())[2]\n"
+            "with ThreadPoolExecutor(4) as pool:\n"
+            "    list(pool.map(lambda _: open_engine(graph, 'openvino'), range(4)))\n"
+            "sys.exit(len(made))\n"
+        )
+        assert subprocess.run([sys.executable, "-c", program], input=graph(), check=False).returncode == 1
+
     def test_closing_while_others_call(self, name: str) -> None:
         engine = watched(name)
         ready = threading.Barrier(5)
