@@ -13,13 +13,14 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import parse_qs, quote, urlsplit
 
 from edgeser.runtime.errors import InputError, MissingDependencyError
 from edgeser.runtime.streams import Activity, Event
 from edgeser.runtime.streams.event import event_row
 from edgeser.runtime.streams.mailbox import Mailbox
+from edgeser.web.connections import Connections
 
 if TYPE_CHECKING:
     from websockets.http11 import Request, Response
@@ -29,6 +30,11 @@ _HISTORY = 500  # utterances that a page that opens later still shows
 _QUEUED = 64  # messages that wait for a slow page; then the oldest is skipped
 _ACTIVITY_S = 0.1
 _MAX_PAGES = 32
+_MAX_CONNECTIONS = 2 * _MAX_PAGES  # pages, and what has not said yet what it wants
+SILENT_S = 5
+"""Seconds in which a client must ask for something, take a message, answer a ping; then it is dropped."""
+_CLOSE_S = 1  # that pages have to say goodbye when all ends
+_MAX_MESSAGE = 1024  # bytes from a page, which has nothing to say
 _MIN_TOKEN = 8
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'",
@@ -89,11 +95,24 @@ class WebView:
         self._pages: set[Mailbox[str]] = set()
         self._lock = threading.Lock()
         self._closed = threading.Event()
+        self._down = threading.Event()
+        self._connections = Connections(_MAX_CONNECTIONS, SILENT_S)
         quiet = logging.getLogger("edgeser.web")
         quiet.setLevel(logging.CRITICAL)  # a client that goes away is no news
         try:
             self._server = serve(
-                self._show, host, port, process_request=self._answer, logger=quiet, compression=None, close_timeout=1
+                self._show,
+                host,
+                port,
+                process_request=self._answer,
+                create_connection=cast("type[ServerConnection]", self._connections.make),
+                logger=quiet,
+                compression=None,
+                max_size=_MAX_MESSAGE,
+                open_timeout=SILENT_S,
+                ping_interval=SILENT_S,
+                ping_timeout=SILENT_S,
+                close_timeout=_CLOSE_S,
             )
         except (OSError, OverflowError) as error:
             problem = f"serve: cannot listen on {host}:{port} ({error}): choose another --port or --host"
@@ -103,7 +122,7 @@ class WebView:
         self.url = f"http://{_reachable(host)}:{self.port}/{query}"
         self._threads = [
             threading.Thread(target=target, name="edgeser-web", daemon=True)
-            for target in (self._server.serve_forever, self._follow)
+            for target in (self._server.serve_forever, self._follow, self._guard)
         ]
         for thread in self._threads:
             thread.start()
@@ -125,12 +144,13 @@ class WebView:
         self._send(message)
 
     def close(self) -> None:
-        """Stop serving; pages that are open show that the connection is gone."""
+        """Stop serving, within a second or two; pages that are open show that the connection is gone."""
         self._closed.set()
         with self._lock:
             for page in self._pages:
                 page.close()
-        self._server.shutdown()
+        self._server.shutdown()  # waits for every connection
+        self._down.set()
         for thread in self._threads:
             thread.join(1)
 
@@ -146,6 +166,14 @@ class WebView:
                 now = self._activity()
                 self._send(json.dumps({"type": "activity", **vars(now)}))
 
+    def _guard(self) -> None:
+        """Cut off who does not read, and at the end who does not go."""
+        while not self._closed.wait(_ACTIVITY_S):
+            self._connections.cut_stuck()
+        self._down.wait(_CLOSE_S)
+        while not self._down.wait(_ACTIVITY_S):
+            self._connections.cut_all()
+
     def _show(self, page: ServerConnection) -> None:
         """Feed one page, in a thread of its own."""
         from websockets.exceptions import ConnectionClosed
@@ -158,13 +186,15 @@ class WebView:
                     waiting.put(message, droppable=False)
                 self._pages.add(waiting)
         if full:
-            page.close(1013, f"{_MAX_PAGES} pages are open already")
+            with self._connections.sending(page):
+                page.close(1013, f"{_MAX_PAGES} pages are open already")
             return
         try:
             while not self._closed.is_set():
                 next_message = waiting.get(_ACTIVITY_S)
                 if next_message is not None:
-                    page.send(next_message)
+                    with self._connections.sending(page):
+                        page.send(next_message)
                 with contextlib.suppress(TimeoutError):
                     page.recv(0)  # nothing is expected; this notices a page that has closed
         except ConnectionClosed:

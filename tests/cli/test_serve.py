@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,9 @@ from edgeser.runtime.audio import SAMPLE_RATE, load_audio
 webdriver = pytest.importorskip("selenium.webdriver")
 
 BROWSER, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+
+UPGRADE = "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13"
 
 
 @pytest.fixture
@@ -116,3 +121,16 @@ def test_bad_input_is_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_ends_at_once_with_clients_that_never_read(served: tuple[str, subprocess.Popen[str]]) -> None:
+    url, process = served
+    address = ("127.0.0.1", int(url.rsplit(":", 1)[1].strip("/")))
+    clients = [socket.create_connection(address) for _ in range(20)]
+    for client in clients[::2]:  # the others say nothing
+        client.sendall(f"GET /events HTTP/1.1\r\nHost: {address[0]}\r\n{UPGRADE}\r\n\r\n".encode())
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=6) == 130  # two seconds, and what this machine needs to end a process
+    for client in clients:
+        client.close()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import select
 import threading
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from socket import create_connection
+from socket import SO_RCVBUF, SOL_SOCKET, create_connection
+from socket import socket as Socket
 from typing import Any
 
 import numpy as np
@@ -24,7 +29,7 @@ from edgeser.runtime.audio import SAMPLE_RATE, load_audio
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.streams import Activity, Event
 from edgeser.web import WebView
-from edgeser.web.server import is_loopback
+from edgeser.web.server import SILENT_S, is_loopback
 
 LABELS = ("angry", "happy", "neutral", "sad")
 
@@ -60,7 +65,7 @@ def fetch(view: WebView, path: str, **headers: str) -> tuple[int, str, dict[str,
 
 
 def socket(view: WebView, query: str = "", **options: Any) -> ClientConnection:
-    return connect(f"ws://127.0.0.1:{view.port}/events{query}", **options)
+    return connect(f"ws://127.0.0.1:{view.port}/events{query}", close_timeout=0.2, **options)
 
 
 def receive(page: ClientConnection, *kinds: str) -> dict[str, Any]:
@@ -151,6 +156,98 @@ def test_closes_at_once_with_pages_open(view: WebView) -> None:
             receive(page, "nothing of this kind")
     left = [t for t in threading.enumerate() if t not in before and t.name == "edgeser-web" and t.is_alive()]
     assert not left
+
+
+def raw(view: WebView, request: str = "") -> Socket:
+    """Connect as a client that will never read; its buffer is small, so that what is sent to it soon waits."""
+    client = Socket()
+    client.setsockopt(SOL_SOCKET, SO_RCVBUF, 4096)
+    client.connect(("127.0.0.1", view.port))
+    client.sendall(request.encode())
+    return client
+
+
+def upgrade(view: WebView) -> str:
+    return (
+        f"GET /events HTTP/1.1\r\nHost: 127.0.0.1:{view.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+
+
+@pytest.fixture
+def deaf(view: WebView) -> Iterator[list[Socket]]:
+    """31 pages that have asked for Events and never read."""
+    clients = [raw(view, upgrade(view)) for _ in range(31)]
+    wait_until(lambda: len(view._pages) == 31)
+    yield clients
+    for client in clients:
+        client.close()
+
+
+def wait_until(true: Callable[[], bool], hang_s: float = 30.0) -> None:
+    """Wait for what comes within seconds, unless something hangs."""
+    end = time.monotonic() + hang_s
+    while not true():
+        assert time.monotonic() < end, "still waiting"
+        time.sleep(0.05)
+
+
+def long_event(event: Event) -> Event:
+    return replace(event, result=replace(event.result, transcript="word " * 4_000))
+
+
+@pytest.mark.parametrize("talks", [True, False], ids=["full buffers", "empty buffers"])
+def test_pages_that_never_read_give_their_places_up(
+    view: WebView, deaf: list[Socket], event: Event, talks: bool
+) -> None:
+    for _ in range(200 if talks else 0):
+        view.show(long_event(event))
+        time.sleep(0.005)
+    wait_until(lambda: not view._pages)
+    with contextlib.ExitStack() as pages:
+        for _ in range(32):
+            assert receive(pages.enter_context(socket(view)), "hello")
+
+
+def test_a_page_that_reads_is_kept(view: WebView) -> None:
+    with socket(view) as page:
+        end = time.monotonic() + 2 * SILENT_S + 2
+        while time.monotonic() < end:
+            receive(page, "activity")
+
+
+def test_closes_at_once_with_pages_that_never_read(view: WebView, deaf: list[Socket], event: Event) -> None:
+    asked_nothing = [raw(view) for _ in range(8)] + [raw(view, "GET / HT") for _ in range(8)]
+    for _ in range(200):
+        view.show(long_event(event))
+        time.sleep(0.005)
+    started = time.monotonic()
+    view.close()
+    assert time.monotonic() - started < 10  # one second; it was for ever
+    for client in (*deaf, *asked_nothing):
+        client.close()
+
+
+def test_connections_that_ask_nothing_do_not_pile_up(view: WebView) -> None:
+    clients = [raw(view) for _ in range(100)]
+    wait_until(lambda: len(select.select(clients, [], [], 0)[0]) >= 100 - 64)  # closed: that is all they can read
+    wait_until(lambda: fetch_or_none(view) == 200)  # those that ask nothing are closed after a while
+    for client in clients:
+        client.close()
+
+
+def fetch_or_none(view: WebView) -> int | None:
+    try:
+        return fetch(view, "/")[0]
+    except OSError:
+        return None
+
+
+def test_long_messages_to_the_server_end_the_connection(view: WebView) -> None:
+    with socket(view) as page:
+        page.send("x" * 100_000)
+        with pytest.raises(ConnectionClosed, match="1009"):
+            receive(page, "nothing of this kind")
 
 
 def test_bad_addresses_are_one_line(view: WebView) -> None:
