@@ -7,8 +7,10 @@ import threading
 import numpy as np
 
 from edgeser.runtime.asr.base import Asr, AsrSession, BufferedSession, RecognizedWord, is_word
+from edgeser.runtime.asr.sphinx_decoder import SphinxDecoder
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
-from edgeser.runtime.errors import AsrError, MissingDependencyError
+from edgeser.runtime.errors import AsrError
+from edgeser.runtime.interruptible import interruptibly
 
 _FRAMES_PER_SECOND = 100
 _MIN_SAMPLES = SAMPLE_RATE // 5  # no word is shorter than 0.2 s, and the decoder fails on less than a few frames
@@ -20,19 +22,19 @@ _SILENCE_PEAK = 10 / 32768
 class PocketSphinxAsr(Asr):
     """US English, continuous speech, the model that ships with the package. Decodes when an utterance is over.
 
+    Other threads go on while it decodes, and in the main thread a signal is answered at once: the utterance that was
+    given up is still decoded to its end, by a decoder that is then dropped.
+
     Raises:
         MissingDependencyError: pocketsphinx is not installed.
+        AsrError: Its library or its model is not what it should be.
     """
 
     name = "pocketsphinx"
 
     def __init__(self) -> None:
-        try:
-            import pocketsphinx
-        except ImportError as error:
-            raise MissingDependencyError("pocketsphinx", "asr", "recognising English words") from error
-        self._decoder = pocketsphinx.Decoder(samprate=SAMPLE_RATE, loglevel="FATAL")
-        self._turn = threading.Lock()  # sessions share the one decoder
+        self._decoder: SphinxDecoder | None = SphinxDecoder(SAMPLE_RATE)  # one for all sessions: it takes 100 MB
+        self._turn = threading.Lock()
 
     def start(self) -> AsrSession:
         return BufferedSession(self._decode)
@@ -40,21 +42,11 @@ class PocketSphinxAsr(Asr):
     def _decode(self, samples: Samples) -> tuple[RecognizedWord, ...]:
         if samples.shape[0] < _MIN_SAMPLES or float(np.abs(samples).max()) < _SILENCE_PEAK:
             return ()
-        with self._turn:
-            return self._decode_alone(samples)
-
-    def _decode_alone(self, samples: Samples) -> tuple[RecognizedWord, ...]:
-        pcm = (np.clip(samples, -1.0, 1.0) * 32767.0).astype(np.int16)
+        pcm = (np.clip(samples, -1.0, 1.0) * 32767.0).astype(np.int16).tobytes()
+        decoder = self._open()
         try:
-            # The decoder's front end carries state from one utterance to the next, and with it another answer.
-            self._decoder.reinit_feat()
-            self._decoder.start_utt()
-            try:
-                self._decoder.process_raw(pcm.tobytes(), full_utt=True)
-            finally:
-                self._decoder.end_utt()
-            segments = list(self._decoder.seg() or ())
-        except RuntimeError as error:
+            segments = interruptibly(lambda: decoder.decode(pcm), self._drop)
+        except AsrError as error:
             raise AsrError(
                 f"pocketsphinx: failed on {samples.shape[0] / SAMPLE_RATE:.1f} s of audio: {error}"
             ) from error
@@ -68,6 +60,15 @@ class PocketSphinxAsr(Asr):
             for segment in segments
             if is_word(segment.word)
         )
+
+    def _open(self) -> SphinxDecoder:
+        with self._turn:
+            if self._decoder is None:
+                self._decoder = SphinxDecoder(SAMPLE_RATE)
+            return self._decoder
+
+    def _drop(self) -> None:
+        self._decoder = None
 
 
 def _spelling(word: str) -> str:

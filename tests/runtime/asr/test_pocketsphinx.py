@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import signal
 import sys
 import threading
+import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pocketsphinx
 import pytest
 
 from edgeser.runtime.asr import Asr, NoAsr, PocketSphinxAsr, RecognizedWord, open_asr
+from edgeser.runtime.asr.sphinx_decoder import SphinxDecoder
 from edgeser.runtime.audio import SAMPLE_RATE, Samples, load_audio
 from edgeser.runtime.errors import AsrError, InputError, MissingDependencyError
 
@@ -125,28 +129,62 @@ def test_a_session_that_is_over_says_so(asr: PocketSphinxAsr, sentences: list[Sa
                 call()
 
 
-class Failing:
-    """A decoder that breaks off in the middle of an utterance."""
-
-    def __init__(self, decoder: Any) -> None:
-        self._decoder = decoder
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._decoder, name)
-
-    def process_raw(self, *given: object, **named: object) -> None:
-        raise RuntimeError("out of memory")
-
-
 def test_a_failure_is_told_and_the_next_utterance_is_heard(
     asr: PocketSphinxAsr, sentences: list[Samples], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples = sentences[0][: SAMPLE_RATE // 2]
     with monkeypatch.context() as patch:
-        patch.setattr(asr, "_decoder", Failing(asr._decoder))
-        with pytest.raises(AsrError, match=r"pocketsphinx: failed on 0\.5 s of audio: out of memory"):
+        patch.setattr(asr._decoder._library, "ps_process_raw", lambda *given: -1)
+        with pytest.raises(AsrError, match=r"pocketsphinx: failed on 0\.5 s of audio: .*ps_process_raw failed"):
             asr.transcribe(samples)
     assert isinstance(asr.transcribe(samples), tuple)
+
+
+def test_answers_are_those_of_the_package_itself(sentences: list[Samples]) -> None:
+    """To the last bit, though its C functions are called directly."""
+    pcm = (sentences[0] * 32767.0).astype(np.int16).tobytes()
+    theirs = pocketsphinx.Decoder(samprate=SAMPLE_RATE, loglevel="FATAL")
+    theirs.start_utt()
+    theirs.process_raw(pcm, full_utt=True)
+    theirs.end_utt()
+    expected = [(part.word, part.start_frame, part.end_frame, part.prob) for part in theirs.seg()]
+    assert [dataclasses.astuple(part) for part in SphinxDecoder(SAMPLE_RATE).decode(pcm)] == expected
+
+
+def test_other_threads_go_on_while_it_decodes(asr: PocketSphinxAsr, sentences: list[Samples]) -> None:
+    """The package's own module holds the interpreter's lock: a stream would capture nothing meanwhile."""
+    over, beats = threading.Event(), 0
+
+    def decode() -> None:
+        asr.transcribe(sentences[0])
+        over.set()
+
+    thread = threading.Thread(target=decode)
+    thread.start()
+    while not over.wait(0.01):
+        beats += 1
+    thread.join()
+    assert beats >= 10  # decoding takes a second or more; with the lock held there is one
+
+
+def test_a_signal_is_answered_while_it_decodes(clips: list[Path], sentences: list[Samples]) -> None:
+    asr = PocketSphinxAsr()
+    long = np.tile(load_audio(clips[0]), 20)  # 72 s of audio, and about as long to decode
+
+    def ring(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    started = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            asr.transcribe(long)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - started < 20  # 1 s on an idle machine
+    assert isinstance(asr.transcribe(sentences[0][: SAMPLE_RATE // 2]), tuple)  # by another decoder, without waiting
 
 
 @pytest.mark.parametrize("name", ["auto", "pocketsphinx"])
