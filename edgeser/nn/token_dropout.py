@@ -26,7 +26,8 @@ class TokenDropout(nn.Module):
     """Drops the least important rows and keeps the order of the others (DropFormer paper, equations 5 and 6).
 
     A stream of `rows` becomes one of `rows - int(rows * rate)`, always; of a sample's `n` valid rows,
-    `n - int(n * rate)` stay, so that short utterances lose their share too and not only padding.
+    `n - int(n * rate)` stay, so that short utterances lose their share too and not only padding. Of equally important
+    rows the first stay.
 
     Args:
         rows: Rows that come in.
@@ -43,17 +44,28 @@ class TokenDropout(nn.Module):
         stream, length = tokens.stream, tokens.stream.length
         count = stream.rows.shape[1]
         place = torch.arange(count, device=importance.device)
-        score = torch.where(place < length[:, None], importance, -1.0 - place.to(importance.dtype))
-        ranked = torch.topk(score, self.rows, dim=1).indices
+        score = torch.where(place < length[:, None], importance, -1.0)
         left = length - (length.to(importance.dtype) * self.rate + 1e-4).floor().to(length.dtype)
+        stays = self._first_largest(score, left[:, None])
         # What is left comes in its old order; behind it, as padding now, what else fills the fixed length. Places are
         # sorted as floating point, which every engine can.
-        behind = (torch.arange(self.rows, device=importance.device) >= left[:, None]).to(importance.dtype) * count
-        ordered = torch.topk(ranked.to(importance.dtype) + behind, self.rows, dim=1, largest=False).values
-        kept = (ordered - behind).long()
+        key = torch.where(stays, place, place + count).to(importance.dtype)
+        ordered = torch.topk(key, self.rows, dim=1, largest=False).values
+        kept = torch.where(ordered < count, ordered, ordered - count).long()
         rows = torch.gather(stream.rows, 1, kept[:, :, None].expand(-1, -1, stream.rows.shape[2]))
         places = torch.gather(tokens.places, 1, kept)
         return Tokens(Stream(rows, stream.positions[: self.rows], left), places)
+
+    def _first_largest(self, score: Tensor, left: Tensor) -> Tensor:
+        """Return `(N, T)`: whether a row is among the `left` `(N, 1)` of largest score, of equal ones the first.
+
+        Engines agree on what values TopK gives, and not on the places of equal ones.
+        """
+        largest = torch.topk(score, self.rows, dim=1).values
+        threshold = torch.gather(largest, 1, (left - 1).clamp(min=0).long())
+        above, equal = score > threshold, score == threshold
+        room = left - above.to(score.dtype).sum(dim=1, keepdim=True)
+        return above | (equal & (equal.to(score.dtype).cumsum(dim=1) <= room))
 
 
 def all_places(stream: Stream) -> Tensor:

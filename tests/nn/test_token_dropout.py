@@ -13,9 +13,9 @@ from edgeser.nn.transformer import Stream
 
 
 def expected(importance: list[float], length: int, rate: float) -> list[int]:
-    """Return the places that stay, in their order."""
-    going = sorted(range(length), key=lambda place: importance[place])[: int(length * rate + 1e-4)]
-    return [place for place in range(length) if place not in going]
+    """Return the places that stay, in their order; of equally important rows the first."""
+    ranked = sorted(range(length), key=lambda place: (-importance[place], place))
+    return sorted(ranked[: length - int(length * rate + 1e-4)])
 
 
 def tokens_of(rows: torch.Tensor, length: list[int]) -> Tokens:
@@ -24,10 +24,11 @@ def tokens_of(rows: torch.Tensor, length: list[int]) -> Tokens:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(2, 40), st.sampled_from([0.1, 0.25, 0.3, 0.5]), st.data())
-def test_the_least_important_go_and_the_others_keep_their_order(count, rate, data):
+@given(st.integers(2, 40), st.sampled_from([0.1, 0.25, 0.3, 0.5]), st.sampled_from([1, 2, 5, 40]), st.data())
+def test_the_least_important_go_and_the_others_keep_their_order(count, rate, values, data):
+    """Few values make many ties, which PyTorch 2.13 and OpenVINO 2026.4 break in other ways than ONNX says."""
     length = data.draw(st.integers(0, count))
-    importance = torch.tensor(data.draw(st.permutations(range(count))), dtype=torch.float32)
+    importance = torch.tensor(data.draw(st.permutations(range(count))), dtype=torch.float32) % values
     rows = torch.arange(count, dtype=torch.float32)[None, :, None].expand(1, count, 3)
     dropped = TokenDropout(count, rate)(tokens_of(rows, [length]), importance[None])
     kept = expected(importance.tolist(), length, rate)
