@@ -9,14 +9,11 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from numpy.typing import NDArray
-from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
-from edgeser.export_tools.lowering import IR_VERSION, OPSET, finish, quiet
+from edgeser.export_tools.lowering import OPSET, finish, quiet
 from edgeser.nn.token_dropout import TokenDropout, Tokens, all_places
 from edgeser.nn.transformer import Stream
 from edgeser.runtime.engines import open_engine
