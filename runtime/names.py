@@ -1,0 +1,29 @@
+"""Names that come from data, a bundle's labels for example: what may be in them, and how they are shown."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of surrogate pairs, line and paragraph separators
+
+
+def is_shown(character: str) -> bool:
+    """Whether a character may be shown as it is: it moves no cursor, turns no text around, and can be encoded."""
+    return character not in _DIRECTIONS and unicodedata.category(character) not in _UNSEEN
+
+
+def escaped(text: str) -> str:
+    """Return a text with all that may not be shown escaped, as `repr` would: `a\\x1b[2Jb`."""
+    return text if text.isprintable() else "".join(c if is_shown(c) else repr(c)[1:-1] for c in text)
+
+
+def name_problem(name: str, most: int) -> str | None:
+    """Return what is wrong with a name, `None` when it is one line of 1 to `most` characters that can be shown."""
+    if not name.strip():
+        return "is empty"
+    if len(name) > most:
+        return f"has {len(name)} characters, expected at most {most}"
+    if name.isprintable() or all(is_shown(character) for character in name):
+        return None
+    return "has control characters, which could rewrite what a terminal shows"
