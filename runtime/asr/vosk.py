@@ -13,7 +13,9 @@ import numpy as np
 from edgeser.runtime.asr.base import Asr, AsrSession, RecognizedWord, is_word, session_over
 from edgeser.runtime.asr.vosk_models import check_model, find_model, takes_grammar, without_dither
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
+from edgeser.runtime.c_locale import c_numbers
 from edgeser.runtime.errors import AsrError, InputError, MissingDependencyError
+from edgeser.runtime.interruptible import interruptibly
 
 _BLOCK = SAMPLE_RATE // 10  # samples; how the audio is cut changes the answer, so it is always cut the same way
 _RETIRE_SAMPLES = 300 * SAMPLE_RATE  # by then it holds 100 MB of graph that it composed (Korean), and it would grow
@@ -46,7 +48,7 @@ class VoskAsr(Asr):
         self._vosk.SetLogLevel(_LOG_ERRORS)
         try:
             with without_dither(self.folder) as folder:
-                self._model: Any = self._vosk.Model(str(folder))
+                self._model: Any = interruptibly(lambda: self._open(str(folder)))
         except Exception as error:  # vosk raises nothing narrower
             raise AsrError(f"asr: {self.folder} is no model that Vosk opens ({error}): unpack it again") from error
         self._grammar = None if grammar is None else self._checked(grammar)
@@ -70,6 +72,10 @@ class VoskAsr(Asr):
             if self._model is not None and recogniser.heard < _RETIRE_SAMPLES:
                 self._idle.append(recogniser)
 
+    @c_numbers()
+    def _open(self, folder: str) -> Any:
+        return self._vosk.Model(folder)  # seconds, and gigabytes, for a large one
+
     def _new(self) -> _Recogniser:
         try:
             extra = () if self._grammar is None else (self._grammar,)
@@ -92,7 +98,10 @@ class VoskAsr(Asr):
 
 
 class _Recogniser:
-    """A native recogniser, and how much it has heard: its times count from its first sample, over all utterances."""
+    """A native recogniser, and how much it has heard: its times count from its first sample, over all utterances.
+
+    It prints numbers in the locale of the process, in JSON too: hence `c_numbers`.
+    """
 
     def __init__(self, native: Any) -> None:
         self._native = native
@@ -100,18 +109,24 @@ class _Recogniser:
         self._native.SetPartialWords(True)
         self.heard = 0
 
+    @c_numbers()
     def accept(self, pcm: bytes) -> list[dict[str, Any]]:
         """Hear 16-bit samples; return the words of a stretch that the recogniser takes to be over, else none."""
         self.heard += len(pcm) // 2
         ended = self._native.AcceptWaveform(pcm)
         return _entries(self._native.Result(), "result") if ended else []
 
+    @c_numbers()
     def partial(self) -> list[dict[str, Any]]:
         return _entries(self._native.PartialResult(), "partial_result")
 
     def finish(self) -> list[dict[str, Any]]:
         """Return the last words; the next utterance starts from nothing."""
-        return _entries(self._native.FinalResult(), "result")
+        return interruptibly(self._finish)
+
+    @c_numbers()
+    def _finish(self) -> list[dict[str, Any]]:
+        return _entries(self._native.FinalResult(), "result")  # a large model rescores, which may take seconds
 
 
 class _VoskSession(AsrSession):
@@ -160,9 +175,11 @@ class _VoskSession(AsrSession):
     def _guarded(self, call: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
         try:
             return call()
-        except Exception as error:  # vosk raises nothing narrower; the recogniser is not used again
-            self._recogniser = None
-            raise AsrError(f"vosk: failed on an utterance: {error}") from error
+        except BaseException as error:
+            self._recogniser = None  # after an interrupt a call may still be in it
+            if not isinstance(error, Exception):
+                raise
+            raise AsrError(f"vosk: failed on an utterance: {error}") from error  # vosk raises nothing narrower
 
     def _placed(self, entries: Sequence[dict[str, Any]], recogniser: _Recogniser) -> tuple[RecognizedWord, ...]:
         """Move words to the session's own time, inside its audio; frames are 10 ms."""
