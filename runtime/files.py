@@ -1,38 +1,225 @@
-"""Files that are either whole or not there: written beside their place, then renamed."""
+"""Files that are either whole or not there: written beside their place, then renamed; what hinders it is one line."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from edgeser.runtime.errors import InputError
+from edgeser.runtime.errors import EdgeSerError, InputError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_TODO = {
+    errno.ENOENT: "check the name",
+    errno.ENOTDIR: "check the name",
+    errno.EISDIR: "name a file",
+    errno.EEXIST: "choose another name",
+    errno.ENOTEMPTY: "choose another name",
+    errno.ENAMETOOLONG: "choose a shorter one",
+    errno.ELOOP: "mend the links",
+    errno.EACCES: "choose another place, or change its permissions",
+    errno.EPERM: "choose another place, or change its permissions",
+    errno.EROFS: "choose another place",
+}
+"""What the user can do about a path that was named; what is not here is a failure of the machine."""
+
+
+def refusal(error: OSError, written: Path | None = None) -> EdgeSerError:
+    """Return what the operating system refused as one of our errors, in one line.
+
+    Args:
+        error: What it raised.
+        written: The file that was being written; `None` for whatever the error names.
+
+    Returns:
+        An `InputError` where another path is the answer; an `EdgeSerError` for a failure, a full disk for example.
+    """
+    reason = error.strerror or str(error) or type(error).__name__
+    if written is not None:
+        reason = f"{written}: cannot be written ({reason})"
+    elif error.filename is not None:
+        reason = f"{os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename}: {reason}"
+    if error.errno in _FULL:
+        return EdgeSerError(f"{reason}: make room, then run the same again: it goes on where it was")
+    todo = _TODO.get(error.errno or 0)
+    return EdgeSerError(f"{reason}: see to it, then run it again") if todo is None else InputError(f"{reason}: {todo}")
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the operating system refuses while `path` is written into one line.
+
+    Raises:
+        InputError: The folder of `path` does not exist, or it is a folder, or it may not be written to.
+        EdgeSerError: Anything else, a full disk for example.
+    """
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{path}: its folder does not exist: create {path.parent} first") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path}: is a folder, expected a file name") from error
+    except OSError as error:
+        raise refusal(error, path) from error
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str], sync: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends well.
 
     When the block raises, the temporary file is removed and an older file at `path` stays as it was.
 
+    Args:
+        path: The file to write.
+        sync: Put it on the disk before it takes its name, so that a power cut leaves the old file or the new one, never
+            an empty one. Without, a file that can be made again is written faster.
+
     Raises:
-        InputError: The folder of `path` does not exist, or `path` is a folder.
+        InputError: The folder of `path` does not exist or may not be written to, or `path` is a folder.
+        EdgeSerError: It cannot be written, for want of room for example.
     """
     target = Path(path)
-    if not target.parent.is_dir():
-        raise InputError(f"{target}: its folder does not exist: create {target.parent} first")
-    if target.is_dir():
-        raise InputError(f"{target}: is a folder, expected a file name")
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    check_file(target)
+    part = _part(target)
     try:
-        yield part
-        part.replace(target)
+        try:
+            yield part
+            if sync:
+                sync_path(part)
+            part.replace(target)
+            if sync:
+                sync_path(target.parent)
+        except OSError as error:
+            if error.filename not in (None, str(part), str(target)):
+                raise
+            if isinstance(error, FileNotFoundError):
+                raise  # the block wrote nothing
+            raise refusal(error, target) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write UTF-8 text atomically; see `replacing`."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def making(folder: Path) -> Iterator[None]:
+    """Make a folder and those above it; when the block raises, those that were made and are empty go again."""
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for place in made:
+            with contextlib.suppress(OSError):
+                place.rmdir()
+        raise
+
+
+def write_together(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write several files into a folder, which is made where it is not there; all are written before any is replaced.
+
+    An older file of the last one's name goes first and the new one comes last, so a folder that has it is whole.
+
+    Raises:
+        InputError: The folder cannot be made or written to.
+        EdgeSerError: There is no room, or the disk fails; older files stay.
+    """
+    check_folder(folder)
+    parts = {_part(folder / name): folder / name for name in files}
+    last = folder / next(reversed(files))
+    with writing(last), making(folder):
+        try:
+            for part, content in zip(parts, files.values(), strict=True):
+                part.write_bytes(content)
+                sync_path(part)
+            last.unlink(missing_ok=True)
+            for part, target in parts.items():
+                part.replace(target)
+            sync_path(folder)
+        finally:
+            for part in parts:
+                with contextlib.suppress(OSError):
+                    part.unlink(missing_ok=True)
+
+
+def sync_path(path: Path) -> None:
+    """Put a file on the disk; of a folder, its names: a new name, or one that was removed, survives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot do that for folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def check_file(path: Path) -> None:
+    """Find out, before the work is done, whether a file can be written at `path`.
+
+    Raises:
+        InputError: Its folder does not exist or may not be written to, it is a folder, or its name is too long.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: its folder does not exist: create {path.parent} first")
+    with writing(path), contextlib.suppress(FileNotFoundError):
+        os.lstat(_part(path))  # the longer name
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, expected a file name")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: {path.parent} may not be written to: name another folder")
+
+
+def check_folder(folder: Path, purpose: str = "write into") -> None:
+    """Find out, before the work is done, whether a folder can be made, or written to where it is there.
+
+    Raises:
+        InputError: The path, or something above it, is a file or may not be written to, or its name is too long.
+    """
+    with writing(folder), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        os.lstat(_part(folder))
+    place = _existing(folder)
+    if not place.is_dir():
+        raise InputError(f"{folder}: {place} is a file, expected a folder to {purpose}")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise InputError(f"{folder}: {place} may not be written to: name another folder")
+
+
+def check_room(path: Path, size: int) -> None:
+    """Find out, before the work is done, whether there is room for what will be written.
+
+    Args:
+        path: Where to; its folders may not be there yet.
+        size: Bytes.
+
+    Raises:
+        EdgeSerError: There is not.
+    """
+    place = _existing(path.absolute())
+    free = shutil.disk_usage(place).free
+    if free < size:
+        raise EdgeSerError(
+            f"{path}: needs {megabytes(size)}, {megabytes(free)} are free: make room, or name another place"
+        )
+
+
+def megabytes(size: float) -> str:
+    """Say `1.5 MB`."""
+    return f"{size / 1e6:,.1f} MB"
+
+
+def _existing(path: Path) -> Path:
+    """Return the path, or the nearest folder above it that is there."""
+    return next((place for place in (path, *path.absolute().parents) if place.exists()), Path("/"))
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeser.runtime.engines.base import TensorSpec
-from edgeser.runtime.errors import BundleError, InputError
-from edgeser.runtime.files import replacing
+from edgeser.runtime.errors import BundleError
+from edgeser.runtime.files import check_folder, replacing, writing
 from edgeser.runtime.manifest import PRECISIONS, sealed_json
 from edgeser.runtime.stored_zip import open_zip, read_entry, write_zip
 
@@ -130,15 +130,15 @@ def write_plan(path: Path, plan: Plan, engine: bytes) -> Plan:
 
     Raises:
         InputError: The place cannot be written to.
+        EdgeSerError: There is no room.
     """
     whole = dataclasses.replace(plan, engine_sha256=hashlib.sha256(engine).hexdigest(), engine_bytes=len(engine))
-    try:
+    check_folder(path.parent)
+    with writing(path):
         # TensorRT trusts its plans: nobody else is to put one there.
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with replacing(path) as part:
-            write_zip(part, [(_DESCRIPTION, _to_json(whole)), (_ENGINE, engine)])
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    with replacing(path) as part:
+        write_zip(part, [(_DESCRIPTION, _to_json(whole)), (_ENGINE, engine)])
     return whole
 
 

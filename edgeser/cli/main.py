@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
-import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from edgeser.runtime.errors import BundleError, EdgeSerError, InputError, MissingDependencyError
+from edgeser.cli.failures import drop_stdout, failure, flush_stdout, show_everything
 
 COMMANDS = {
     "demo": "run the default bundle over the example clips",
@@ -30,12 +30,6 @@ COMMANDS = {
     "calibrate": "turn a floating-point bundle into an INT8 bundle",
 }
 
-_USAGE_ERRORS = (InputError, BundleError, MissingDependencyError)
-_EXTRAS = {
-    **dict.fromkeys(("torch", "lightning", "matplotlib"), "train"),
-    **dict.fromkeys(("onnx", "onnxscript", "onnxsim", "transformers"), "export"),
-}
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
@@ -45,38 +39,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     command = arguments[0] if arguments else ""
-    if command not in COMMANDS:
-        return _overview(command)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    show_everything()
     try:
-        module = importlib.import_module(f"edgeser.cli.{command.replace('-', '_')}")
-        parser = argparse.ArgumentParser(
-            prog=f"edgeser {command}",
-            description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        module.add_arguments(parser)
-        status: int = module.run(parser.parse_args(arguments[1:]))
-        return status
-    except _USAGE_ERRORS as error:
-        return _report(error, 2)
-    except EdgeSerError as error:
-        return _report(error, 1)
-    except ModuleNotFoundError as error:
-        if error.name not in _EXTRAS:
-            raise
-        return _report(MissingDependencyError(error.name, _EXTRAS[error.name], f"edgeser {command}"), 2)
+        try:
+            return _run(command, arguments[1:]) if command in COMMANDS else _overview(command)
+        finally:
+            flush_stdout()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_stdout()
         return 1
     except KeyboardInterrupt:
         print(f"\nedgeser {command}: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        known = failure(error, command)
+        if known is None:
+            raise  # a fault of ours: the traceback says where
+        line, status = known
+        print(line, file=sys.stderr)
+        return status
 
 
-def _report(error: Exception, status: int) -> int:
-    print(f"edgeser: {error}", file=sys.stderr)
+class _Parser(argparse.ArgumentParser):
+    def print_help(self, file: Any = None) -> None:
+        """Print the help; argparse would swallow that it could not be written."""
+        print(self.format_help(), end="", file=file)
+
+
+def _run(command: str, arguments: Sequence[str]) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells of its font cache
+    module = importlib.import_module(f"edgeser.cli.{command.replace('-', '_')}")
+    parser = _Parser(
+        prog=f"edgeser {command}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    status: int = module.run(parser.parse_args(arguments))
     return status
 
 

@@ -24,8 +24,7 @@ from edgeser.export_tools.building.isolated import Limits
 from edgeser.export_tools.building.trials import Trial, try_engines
 from edgeser.runtime.bundle import Bundle
 from edgeser.runtime.doctor import examine
-from edgeser.runtime.errors import InputError
-from edgeser.runtime.files import replacing
+from edgeser.runtime.files import check_file, write_text
 from edgeser.runtime.recognizer import default_bundle
 
 
@@ -36,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.json is not None and not args.json.parent.is_dir():
-        raise InputError(f"--json: {args.json.parent}: no such folder: make it first")
+    if args.json is not None:
+        check_file(args.json)
     bundles = [Bundle.open(path) for path in args.bundles or [default_bundle()]]
     report: dict[str, Any] = {"edgeser": __version__, "device": [], "bundles": []}
     failed = False
@@ -53,8 +52,7 @@ def run(args: argparse.Namespace) -> int:
         report["bundles"].append({"name": name, "trials": [dataclasses.asdict(trial) for trial in trials]})
     report["device"] = [dataclasses.asdict(check) for check in examine(bundles[0].path)]
     if args.json is not None:
-        with replacing(args.json) as part:
-            part.write_text(json.dumps(report, indent=2), encoding="utf-8")
+        write_text(args.json, json.dumps(report, indent=2))
         print(f"wrote {args.json}")
     return 1 if failed else 0
 

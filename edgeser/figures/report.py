@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +10,7 @@ from edgeser.figures.charts import confusion_figure, sessions_figure
 from edgeser.figures.explanation import Explanation, explanation_figure
 from edgeser.figures.page import Picture, page
 from edgeser.figures.style import png, styled
-from edgeser.runtime.errors import InputError
-from edgeser.runtime.files import replacing, write_text
+from edgeser.runtime.files import check_folder, write_together
 from edgeser.runtime.metrics import Metrics
 
 PAGE = "report.html"
@@ -48,11 +46,7 @@ def check_report(folder: Path) -> None:
         InputError: The path, or something above it, is a file, or may not be written to.
         MissingDependencyError: matplotlib is not installed.
     """
-    blocking = next((place for place in (folder, *folder.parents) if place.exists()), None)
-    if blocking is not None and not blocking.is_dir():
-        raise InputError(f"{folder}: {blocking} is a file, expected a folder to write figures into")
-    if blocking is not None and not os.access(blocking, os.W_OK):
-        raise InputError(f"{folder}: {blocking} may not be written to: name another folder")
+    check_folder(folder, "write figures into")
     with styled():
         pass
 
@@ -81,19 +75,13 @@ def write_report(folder: Path, report: Report) -> list[Path]:
 
 
 def write_files(folder: Path, pictures: Sequence[Picture], page_name: str, text: str) -> list[Path]:
-    """Write figures that are drawn and the page that holds them, each file whole or not at all; return their paths.
+    """Write figures that are drawn and the page that holds them, all or none; return their paths.
 
     Raises:
         InputError: The folder cannot be written to.
+        EdgeSerError: There is no room.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for picture in pictures:
-            with replacing(folder / picture.name) as part:
-                part.write_bytes(picture.png)
-        write_text(folder / page_name, text)
-    except OSError as error:
-        raise InputError(f"{folder}: figures cannot be written here: {error.strerror or error}") from error
+    write_together(folder, {**{picture.name: picture.png for picture in pictures}, page_name: text.encode()})
     return [*(folder / picture.name for picture in pictures), folder / page_name]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import BundleError, InputError
-from edgeser.runtime.files import replacing, write_text
+from edgeser.runtime.files import write_together
 from edgeser.runtime.frontends.base import Frontend, OpenGraph
 from edgeser.runtime.frontends.registry import restore_frontend
 
@@ -15,22 +15,15 @@ _DESCRIPTION = "frontend.json"
 
 
 def write_frontend(folder: Path, frontend: Frontend) -> None:
-    """Write a frontend; the description goes first and comes last, so a folder that has one is whole.
+    """Write a frontend, whole or not at all; the description comes last, so a folder that has one is whole.
 
     Raises:
-        InputError: The folder cannot be made.
+        InputError: The folder cannot be made or written to.
+        EdgeSerError: There is no room for it; an older frontend stays.
     """
-    files = frontend.files()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / _DESCRIPTION).unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written to: {error.strerror}") from error
-    for name, content in files.items():
-        with replacing(folder / name) as part:
-            part.write_bytes(content)
     description = {"kind": frontend.kind, "length": frontend.length, **frontend.options()}
-    write_text(folder / _DESCRIPTION, json.dumps(description, indent=2) + "\n")
+    text = json.dumps(description, indent=2) + "\n"
+    write_together(folder, {**frontend.files(), _DESCRIPTION: text.encode()})
 
 
 def read_frontend(folder: Path, open_graph: OpenGraph = open_engine) -> Frontend:
@@ -46,7 +39,7 @@ def read_frontend(folder: Path, open_graph: OpenGraph = open_engine) -> Frontend
     try:
         spec = json.loads(file.read_text(encoding="utf-8"))
         length = int(spec["length"])
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise BundleError(f"{file}: not readable as a frontend's description: {error}") from error
     return restore_frontend(length, spec, lambda name: _content(folder / name), open_graph)
 

@@ -6,19 +6,18 @@ lines count; whatever follows the last good one is cut off.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import fcntl
 import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from edgeser.runtime.errors import EdgeSerError, InputError
+from edgeser.runtime.errors import InputError
+from edgeser.runtime.files import sync_path, writing
 from edgeser.runtime.scoring.recordings import Recording
 from edgeser.runtime.scoring.rows import Row
 
@@ -59,7 +58,7 @@ class Journal:
                 os.ftruncate(self._fd, self._end)
                 if not self._end:
                     self._write(json.dumps(header))
-                    sync_folder(path.parent)
+                    sync_path(path.parent)
         except BaseException:
             os.close(self._fd)
             raise
@@ -95,7 +94,7 @@ class Journal:
     def remove(self) -> None:
         """Remove the file; the rows have found another place."""
         self.path.unlink()
-        sync_folder(self.path.parent)
+        sync_path(self.path.parent)
 
     def close(self) -> None:
         """Put the rows on the disk and let the file go."""
@@ -175,41 +174,13 @@ class Journal:
         self._end += len(content)
 
 
-def sync_folder(folder: Path) -> None:
-    """Put a folder's names on the disk: a new name, or one that was removed, survives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what the operating system refuses into one line.
-
-    Raises:
-        InputError: The folder of `path` does not exist, or it is a folder.
-        EdgeSerError: Anything else, a full disk for example.
-    """
-    try:
-        yield
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"{path}: its folder does not exist: create {path.parent} first") from error
-    except IsADirectoryError as error:
-        raise InputError(f"{path}: is a folder, expected a file name") from error
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        todo = "make room, then run the same again: it goes on where it was" if full else "see to it, then run it again"
-        raise EdgeSerError(f"{path}: cannot be written ({error.strerror or error}): {todo}") from error
-
-
 def _entry(line: bytes) -> tuple[bytes, bool] | None:
-    """Return a line's key and whether its recording failed; `None` for a line that is not whole."""
+    """Return a line's key and whether its recording failed; `None` for a line that is not a whole row."""
     if not line.endswith(b"\n"):
         return None
     try:
         entry = json.loads(line)
-        return bytes.fromhex(entry["key"]), "error" in entry["row"]
-    except (ValueError, TypeError, KeyError):
+        key, row = bytes.fromhex(entry["key"]), entry["row"]
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
+    return (key, "error" in row) if isinstance(row, dict) else None

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeser.runtime.errors import InputError
-from edgeser.runtime.scoring.journal import Journal, journal_path, sync_folder, writing
+from edgeser.runtime.files import sync_path, writing
+from edgeser.runtime.scoring.journal import Journal, journal_path
 from edgeser.runtime.scoring.recordings import Recording
 from edgeser.runtime.scoring.rows import Row, RowWriter, Tally, check_format
 from edgeser.runtime.scoring.scorers import InProcess, Scorer, Setup
@@ -98,7 +99,7 @@ def _write(recordings: Sequence[Recording], journal: Journal, out: Path, labels:
             writer.write(row)
             tally.add(row)
     with writing(out):
-        sync_folder(out.parent)  # the new name, before the journal goes
+        sync_path(out.parent)  # the new name, before the journal goes
     return tally
 
 

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from edgeser.runtime.errors import InputError
-from edgeser.runtime.files import replacing, write_text
+from edgeser.runtime.errors import EdgeSerError, InputError
+from edgeser.runtime.files import check_file, check_folder, check_room, replacing, write_text, write_together
 
 
 def names(folder: Path) -> list[str]:
@@ -61,3 +62,52 @@ def test_folder_as_target_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder, expected a file name"):
         write_text(tmp_path / "out", "")
     assert names(tmp_path) == ["out"]
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a power cut may leave the name with nothing behind it."""
+    happened: list[str] = []
+    sync, replace = os.fsync, Path.replace
+
+    def synced(descriptor: int) -> None:
+        happened.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink().name}")
+        sync(descriptor)
+
+    def replaced(self: Path, target: Path) -> Path:
+        happened.append(f"rename {target.name}")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", replaced)
+    write_text(tmp_path / "out.txt", "new")
+    part, *rest = happened
+    assert part.endswith(".part")
+    assert rest == ["rename out.txt", f"sync {tmp_path.name}"]
+
+
+def test_names_at_the_limit(tmp_path: Path) -> None:
+    for check in (check_file, check_folder):
+        with pytest.raises(InputError, match="File name too long"):
+            check(tmp_path / ("x" * 300))
+    assert names(tmp_path) == []
+
+
+def test_several_files_are_replaced_together(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "run"
+    write_together(folder, {"a": b"1", "b": b"2"})
+    (folder / "c").mkdir()
+    with pytest.raises(InputError, match="is a folder"):
+        write_together(folder, {"a": b"3", "c": b"4"})
+    with pytest.raises(InputError, match="File name too long"):
+        write_together(tmp_path / "other" / "run", {"a": b"3", "x" * 300: b"4"})
+    assert names(tmp_path) == ["new"]
+    assert names(folder) == ["a", "b", "c"]
+    assert (folder / "b").read_bytes() == b"2"
+
+
+def test_room_is_asked_for_before_it_is_needed(tmp_path: Path) -> None:
+    check_room(tmp_path / "new" / "folder" / "out.bin", 1000)
+    with pytest.raises(EdgeSerError, match=r"out\.bin: needs [\d,]+\.0 MB, [\d,.]+ MB are free: make room") as raised:
+        check_room(tmp_path / "new" / "out.bin", 10**18)
+    assert not isinstance(raised.value, InputError)
+    assert names(tmp_path) == []

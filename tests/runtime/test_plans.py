@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeser.runtime.engines import TensorSpec
-from edgeser.runtime.errors import BundleError, InputError
+from edgeser.runtime.errors import BundleError, EdgeSerError
 from edgeser.runtime.manifest import sealed_json
 from edgeser.runtime.plans import LIBRARIES, Plan, plan_folder, plan_path, read_plan, write_plan
 from edgeser.runtime.stored_zip import open_zip, read_entry, write_zip
@@ -80,7 +80,7 @@ def test_a_plan_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(InputError, match=r"a\.plan: cannot be written: No space left on device"):
+    with pytest.raises(EdgeSerError, match=r"a\.plan: cannot be written \(No space left on device\): make room"):
         write_plan(file, PLAN, b"new")
     assert read_plan(file)[1] == b"old"
     assert list(tmp_path.iterdir()) == [file]

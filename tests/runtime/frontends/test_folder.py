@@ -9,7 +9,7 @@ import pytest
 
 from edgeser.runtime.audio import Samples
 from edgeser.runtime.engines import Engine, open_engine
-from edgeser.runtime.errors import BundleError, InputError
+from edgeser.runtime.errors import BundleError, EdgeSerError, InputError
 from edgeser.runtime.frontends import LogMel, SpeechEncoder, Statistics, read_frontend, write_frontend
 
 DESCRIPTION = {"hop_s": 4 / 16_000, "window_s": 4 / 16_000, "normalisation": "none", "name": "sliced"}
@@ -57,11 +57,10 @@ def test_written_over_itself(encoder: SpeechEncoder, tmp_path: Path) -> None:
     assert again.files()["encoder.onnx"] == encoder.files()["encoder.onnx"]
 
 
-def test_a_folder_with_a_description_is_whole(
+def test_no_room_leaves_the_frontend_that_was_there(
     encoder: SpeechEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Broken off while it replaces another frontend, it leaves no description of what is no longer there."""
-    write_frontend(tmp_path, encoder)
+    folder = tmp_path / "encoders" / "new"
     write = Path.write_bytes
 
     def full(path: Path, content: bytes) -> int:
@@ -69,12 +68,17 @@ def test_a_folder_with_a_description_is_whole(
             raise OSError(28, "No space left on device")
         return write(path, content)
 
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_frontend(tmp_path, encoder)
-    assert not list(tmp_path.glob(".*"))
-    with pytest.raises(InputError, match="holds no frontend"):
-        read_frontend(tmp_path)
+    for had in (False, True):
+        before = {file.name: file.read_bytes() for file in folder.glob("*")}
+        assert bool(before) == had
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "write_bytes", full)
+            with pytest.raises(EdgeSerError, match="cannot be written \\(No space left on device\\): make room"):
+                write_frontend(folder, encoder)
+        assert {file.name: file.read_bytes() for file in folder.glob("*")} == before
+        assert folder.parent.exists() == had
+        write_frontend(folder, encoder)
+    assert read_frontend(folder).length == encoder.length
 
 
 def test_folders_without_a_frontend(tmp_path: Path) -> None:
@@ -118,5 +122,5 @@ def test_a_missing_file_is_named(encoder: SpeechEncoder, tmp_path: Path, name: s
 
 def test_the_folder_is_a_file(encoder: SpeechEncoder, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="file: cannot be written to"):
+    with pytest.raises(InputError, match="file is a file, expected a folder to write into"):
         write_frontend(tmp_path / "file", encoder)
