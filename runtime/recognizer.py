@@ -275,11 +275,33 @@ class Runtime:
             if isinstance(frontend, AudioFrontend):
                 frontend.check(samples)
 
-    def score(self, paths: Iterable[str | os.PathLike[str]], *, batch_size: int = 8) -> Iterator[Result]:
-        """Recognise audio files in batches, in their order."""
-        files = iter(paths)
-        while batch := list(itertools.islice(files, batch_size)):
-            yield from self.recognize_batch([load_audio(path) for path in batch], [None] * len(batch))
+    def score(
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        *,
+        batch_size: int = 8,
+        on_error: Callable[[Path, str], None] | None = None,
+    ) -> Iterator[Result]:
+        """Recognise audio files in batches, in their order; a file that fails stops no other.
+
+        It has no result: there may be fewer results than paths. For one answer a path, with its path, see
+        `edgeser.runtime.scoring.score`.
+
+        Args:
+            paths: The files.
+            batch_size: Files that the engine gets together.
+            on_error: Called with a file that failed and the reason, at its place in the order; without it a warning is
+                logged.
+        """
+        from edgeser.runtime.scoring import Recording, score
+
+        for scored in score(self, (Recording(os.fspath(path), Path(path)) for path in paths), batch_size):
+            if scored.result is not None:
+                yield scored.result
+            elif on_error is not None:
+                on_error(scored.recording.path, scored.error)
+            else:
+                log.warning("%s has no result: %s", scored.recording.path, scored.error)
 
     def close(self) -> None:
         """Free the engines, and the recogniser that `load` opened."""

@@ -103,6 +103,28 @@ def test_batches_answer_as_single_utterances_do(runtime: Runtime, clips: list[Pa
         assert len(here ^ there) <= 0.05 * one.duration_s / 0.02
 
 
+def test_a_file_that_fails_stops_no_other(
+    runtime: Runtime, clips: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad, short, gone = tmp_path / "bad.wav", tmp_path / "short.wav", tmp_path / "gone.wav"
+    bad.write_bytes(b"no audio")
+    soundfile.write(short, np.zeros(10, np.float32), 16_000)
+    paths = [bad, clips[0], str(gone), clips[1], short, clips[2]]
+    order: list[str] = []
+    results = runtime.score(iter(paths), batch_size=2, on_error=lambda path, error: order.append(f"{path}: {error}"))
+    for result in results:
+        order.append(result.label)
+    labels = [runtime.recognize(clip).label for clip in clips[:3]]
+    assert [order[1], order[3], order[5]] == labels
+    assert "bad.wav: not readable as audio" in order[0]
+    assert "gone.wav: no such file" in order[2]
+    assert "expected at least 320" in order[4]
+    with caplog.at_level("WARNING"):
+        assert [result.label for result in runtime.score([clips[0], bad, clips[1]])] == labels[:2]
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert re.match(r".*bad\.wav has no result: .*not readable as audio", warning)
+
+
 def test_long_audio_says_how_much_was_heard(runtime: Runtime, clip: Path) -> None:
     short = runtime.recognize(clip)
     assert short.heard_s == short.duration_s
