@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import BundleError
-from edgeser.runtime.files import replacing
+from edgeser.runtime.files import part_of, replacing
 from edgeser.runtime.frontends import Frontend, OpenGraph, ReadFile, restore_frontend
 from edgeser.runtime.manifest import FileEntry, Manifest
 from edgeser.runtime.stored_zip import Entry, open_zip, read_entry, write_zip
@@ -132,7 +132,7 @@ def write_bundle(path: str | os.PathLike[str], manifest: Manifest, files: Mappin
 def _write_folder(place: Path, files: list[tuple[str, bytes]]) -> None:
     if place.exists() and not (place / MANIFEST).is_file():
         raise BundleError(f"{place}: exists and is no bundle: choose another place")
-    part = place.with_name(f".{place.name}.{os.getpid()}.part")
+    part = part_of(place)
     old = part.with_suffix(".old")
     try:
         for name, content in files:

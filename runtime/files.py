@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from edgeser.runtime.errors import EdgeSerError, InputError
 
+_PART = re.compile(r"\.(?P<name>.+)\.(?P<process>[1-9]\d{0,6})\.part", re.DOTALL)  # as `_part` makes them
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _TODO = {
     errno.ENOENT: "check the name",
@@ -83,7 +86,7 @@ def replacing(path: str | os.PathLike[str], sync: bool = True) -> Iterator[Path]
     """
     target = Path(path)
     check_file(target)
-    part = _part(target)
+    part = part_of(target)
     try:
         try:
             yield part
@@ -133,7 +136,7 @@ def write_together(folder: Path, files: Mapping[str, bytes]) -> None:
         EdgeSerError: There is no room, or the disk fails; older files stay.
     """
     check_folder(folder)
-    parts = {_part(folder / name): folder / name for name in files}
+    parts = {part_of(folder / name): folder / name for name in files}
     last = folder / next(reversed(files))
     with writing(last), making(folder):
         try:
@@ -214,6 +217,43 @@ def check_room(path: Path, size: int) -> None:
 def megabytes(size: float) -> str:
     """Say `1.5 MB`."""
     return f"{size / 1e6:,.1f} MB"
+
+
+def part_of(target: Path) -> Path:
+    """Return where this process writes a file or folder before it takes its name.
+
+    What processes that were killed have left there goes, as far as it lay there when this one first wrote in the
+    folder: so that many files in one folder are no work.
+    """
+    for left in _left_behind(target.parent.absolute()).pop(target.name, ()):
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                left.unlink()
+    return _part(target)
+
+
+@functools.cache
+def _left_behind(folder: Path) -> dict[str, list[Path]]:
+    """Find a folder's parts whose processes are gone, by the name of what they were to be."""
+    found: dict[str, list[Path]] = {}
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            match = _PART.fullmatch(entry.name)
+            if match is not None and not _runs(int(match["process"])):
+                found.setdefault(match["name"], []).append(folder / entry.name)
+    return found
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
 
 
 def _existing(path: Path) -> Path:

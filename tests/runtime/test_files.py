@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from edgeser.runtime.errors import EdgeSerError, InputError
-from edgeser.runtime.files import check_file, check_folder, check_room, replacing, write_text, write_together
+from edgeser.runtime.files import check_file, check_folder, check_room, part_of, replacing, write_text, write_together
 
 
 def names(folder: Path) -> list[str]:
@@ -111,3 +114,34 @@ def test_room_is_asked_for_before_it_is_needed(tmp_path: Path) -> None:
         check_room(tmp_path / "new" / "out.bin", 10**18)
     assert not isinstance(raised.value, InputError)
     assert names(tmp_path) == []
+
+
+def test_what_a_killed_process_left_goes_with_the_next_writing(tmp_path: Path) -> None:
+    """Only what was to be the same file, and only when the process is gone."""
+    killed = """
+import os, signal, sys
+from edgeser.runtime.files import part_of, replacing
+from pathlib import Path
+folder = part_of(Path(sys.argv[1]).with_name("bundle"))
+folder.mkdir()
+(folder / "model.onnx").write_bytes(b"half")
+with replacing(sys.argv[1]) as part:
+    part.write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    target, other = tmp_path / "a[1].csv", tmp_path / "b.csv"
+    for path in (target, other):
+        assert subprocess.run([sys.executable, "-c", killed, path], check=False).returncode == -signal.SIGKILL
+    mine, notes = tmp_path / f".a[1].csv.{os.getppid()}.part", tmp_path / ".a[1].csv.old.part"
+    mine.write_bytes(b"somebody is writing this")
+    notes.write_bytes(b"no process is named")
+    assert len(names(tmp_path)) == 5  # one part of each, two of somebody else's, one bundle: the first one's is gone
+    with replacing(target) as part:
+        part.write_bytes(b"whole")
+    assert target.read_bytes() == b"whole"
+    left = [name for name in names(tmp_path) if not name.startswith((".b.csv.", ".bundle."))]
+    assert left == sorted([mine.name, notes.name, target.name])
+    with replacing(other) as part:
+        part.write_bytes(b"whole")
+    part_of(tmp_path / "bundle")
+    assert names(tmp_path) == sorted([mine.name, notes.name, target.name, other.name])
