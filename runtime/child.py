@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from edgeser.runtime.errors import EdgeSerError
 
 _END_S = 2.0  # for the kernel to report why a process ended
+_KILLED_S = 0.5  # for the kernel to end one
 
 # Not `-m`: it looks into the working directory before anything else, whatever lies there. Nor may `json` come from it.
 START = """
@@ -35,8 +37,8 @@ Failure = tuple[type[EdgeSerError], str, dict[str, Any]]
 class Child:
     """A Python module that runs in another process. Linux only.
 
-    The process ends when this one does, however that ends. Not made with `multiprocessing`, which would run an
-    unguarded main program a second time.
+    The process ends when this one does, however that ends. What it prints on standard output is dropped: that is the
+    program's own. Not made with `multiprocessing`, which would run an unguarded main program a second time.
 
     Args:
         module: Its `main` calls `meet_parent`.
@@ -59,6 +61,7 @@ class Child:
                 [sys.executable, "-c", START, json.dumps(sys.path), module, *map(str, files)],
                 pass_fds=files,
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
                 start_new_session=True,
             )
         except BaseException:
@@ -69,6 +72,7 @@ class Child:
             theirs.close()
             os.close(lifeline)
         self._lifeline = os.fdopen(held, "wb", buffering=0)
+        _STARTED.add(self)
 
     @property
     def pid(self) -> int:
@@ -82,13 +86,19 @@ class Child:
         return self.ended is None
 
     def end(self, reason: str, wait_s: float = 0.0) -> None:
-        """Kill the process, unless it ends by itself within `wait_s`."""
+        """Kill the process, unless it ends by itself within `wait_s`; one that the kernel holds is not waited for."""
         self.ended = self.ended or reason
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(wait_s)
         self._process.kill()
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_KILLED_S)
         self._lifeline.close()
+
+    def let_go(self) -> None:
+        """Close a forked process's copies, so that the child still ends with the process that started it."""
+        self._lifeline.close()
+        self.connection.close()
 
     def cause(self) -> str:
         """Return why a process that closed its connection has ended."""
@@ -97,6 +107,17 @@ class Child:
         except subprocess.TimeoutExpired:
             return "it closed its connection"
         return f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+
+
+_STARTED: weakref.WeakSet[Child] = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    for child in list(_STARTED):
+        child.let_go()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def meet_parent() -> tuple[Connection, list[int]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from edgeser.runtime.engines import Engine, OnnxRuntimeEngine, candidates, open_
 from edgeser.runtime.errors import BundleError, EngineError, InputError, MissingDependencyError, ParityError
 from edgeser.runtime.frontends import AudioFrontend, Features, Frontend, OpenGraph, TextFrontend, Token
 from edgeser.runtime.golden import prove, unproved, verify_engine
+from edgeser.runtime.owner import OwnerProcess
 from edgeser.runtime.results import Result, Span, Timings, explain_audio, explain_words
 
 if TYPE_CHECKING:
@@ -62,9 +62,11 @@ class Heard:
 
 
 class Runtime:
-    """Recognises emotion in speech with one bundle.
+    """Recognises emotion in speech with one bundle; made by `load`.
 
-    Safe to call from one thread at a time; use `load`.
+    Safe to call from any thread, and its streams share it. Calls run side by side: only the engines and the recogniser
+    take one caller at a time, each for itself, so that nobody waits for words whose own are there. A Runtime stays in
+    the process that loaded it.
 
     Attributes:
         bundle: The opened bundle.
@@ -83,7 +85,7 @@ class Runtime:
         self.frontends: dict[str, Frontend] = {
             name: bundle.frontend(name, open_graph) for name in bundle.manifest.inputs
         }
-        self._turn = threading.RLock()  # several streams may share the engine and the frontends
+        self._owner = OwnerProcess("runtime")
         _check_contract(bundle, engine)
 
     @property
@@ -201,10 +203,11 @@ class Runtime:
         Raises:
             InputError: The audio is not usable.
             AsrError: The recogniser failed.
+            EngineError: The engine failed, or the Runtime was loaded before a fork.
         """
+        self._owner.check()
         samples = self._samples(audio, rate)
-        with self._turn:
-            return self._answer([self._listen(samples, transcript)])[0]
+        return self._answer([self._listen(samples, transcript)])[0]
 
     def recognize_batch(self, audio: Sequence[Samples], transcripts: Sequence[str | None]) -> list[Result]:
         """Recognise several utterances in one run of the engine.
@@ -212,19 +215,29 @@ class Runtime:
         Args:
             audio: `(samples,)` float32 each, mono at 16 kHz, as `edgeser.runtime.audio.prepare` gives them.
             transcripts: What was said in each, or `None`.
+
+        Raises:
+            InputError: The audio is not usable.
+            AsrError: The recogniser failed.
+            EngineError: The engine failed, or the Runtime was loaded before a fork.
         """
+        self._owner.check()
         return self._answer([self._listen(s, t) for s, t in zip(audio, transcripts, strict=True)])
 
     def answer(self, samples: Samples, words: Sequence[RecognizedWord], asr_ms: float = 0.0) -> Result:
-        """Recognise one utterance whose words a recogniser has heard already; from any thread.
+        """Recognise one utterance whose words a recogniser has heard already.
 
         Args:
             samples: `(samples,)` float32, mono at 16 kHz.
             words: What was heard, perhaps nothing.
             asr_ms: How long that took.
+
+        Raises:
+            InputError: The audio is not usable.
+            EngineError: The engine failed, or the Runtime was loaded before a fork.
         """
-        with self._turn:
-            return self._answer([self._features(samples, _spoken(words), words, asr_ms)])[0]
+        self._owner.check()
+        return self._answer([self._features(samples, _spoken(words), words, asr_ms)])[0]
 
     def open_stream(
         self,
@@ -242,7 +255,9 @@ class Runtime:
 
         Raises:
             MissingDependencyError: The voice detector is not installed.
+            EngineError: The Runtime was loaded before a fork.
         """
+        self._owner.check()
         from edgeser.runtime.streams import Stream, StreamOptions
 
         options = options or StreamOptions()
@@ -304,7 +319,9 @@ class Runtime:
                 log.warning("%s has no result: %s", scored.recording.path, scored.error)
 
     def close(self) -> None:
-        """Free the engines, and the recogniser that `load` opened."""
+        """Free the engines, and the recogniser that `load` opened; in a process that was forked, do nothing."""
+        if not self._owner.is_here:
+            return
         if self._owns_asr:
             self.asr.close()
         self.engine.close()

@@ -17,6 +17,7 @@ from edgeser.runtime.asr.base import Asr, AsrSession, RecognizedWord, session_ov
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.child import Child, raised
 from edgeser.runtime.errors import AsrError, InputError
+from edgeser.runtime.owner import OwnerProcess
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class IsolatedAsr(Asr):
 
     def __init__(self, opener: str | Callable[[], Asr], hang_s: float = 10.0) -> None:
         self.name = f"{opener if isinstance(opener, str) else opener.__name__} in a process of its own"
+        self._owner = OwnerProcess("asr", AsrError)
         self._opener = opener
         self._hang_s = hang_s
         self._numbers = itertools.count()
@@ -54,6 +56,7 @@ class IsolatedAsr(Asr):
         self._child: _Recogniser | None = _Recogniser(opener)
 
     def start(self) -> AsrSession:
+        self._owner.check()
         child, number = self._running(), next(self._numbers)
         try:
             child.call("start", number, self._hang_s)
@@ -65,6 +68,8 @@ class IsolatedAsr(Asr):
         return _IsolatedSession(self, child, number, self._hang_s)
 
     def close(self) -> None:
+        if not self._owner.is_here:
+            return  # the process is not this one's to end
         self._closed = True
         child = self._child
         if child is not None:

@@ -11,6 +11,7 @@ from edgeser.runtime.asr.sphinx_decoder import SphinxDecoder
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.errors import AsrError
 from edgeser.runtime.interruptible import interruptibly
+from edgeser.runtime.owner import OwnerProcess
 
 _FRAMES_PER_SECOND = 100
 _MIN_SAMPLES = SAMPLE_RATE // 5  # no word is shorter than 0.2 s, and the decoder fails on less than a few frames
@@ -34,9 +35,11 @@ class PocketSphinxAsr(Asr):
 
     def __init__(self) -> None:
         self._decoder: SphinxDecoder | None = SphinxDecoder(SAMPLE_RATE)  # one for all sessions: it takes 100 MB
+        self._owner = OwnerProcess(self.name, AsrError)
         self._turn = threading.Lock()
 
     def start(self) -> AsrSession:
+        self._owner.check()
         return BufferedSession(self._decode)
 
     def _decode(self, samples: Samples) -> tuple[RecognizedWord, ...]:

@@ -16,6 +16,7 @@ from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.c_locale import c_numbers
 from edgeser.runtime.errors import AsrError, InputError, MissingDependencyError
 from edgeser.runtime.interruptible import interruptibly
+from edgeser.runtime.owner import OwnerProcess
 
 _BLOCK = SAMPLE_RATE // 10  # samples; how the audio is cut changes the answer, so it is always cut the same way
 _RETIRE_SAMPLES = 300 * SAMPLE_RATE  # by then it holds 100 MB of graph that it composed (Korean), and it would grow
@@ -52,16 +53,20 @@ class VoskAsr(Asr):
         except Exception as error:  # vosk raises nothing narrower
             raise AsrError(f"asr: {self.folder} is no model that Vosk opens ({error}): unpack it again") from error
         self._grammar = None if grammar is None else self._checked(grammar)
+        self._owner = OwnerProcess(self.name, AsrError)
         self._turn = threading.Lock()
         self._idle = [self._new()]
 
     def start(self) -> AsrSession:
+        self._owner.check()
         with self._turn:
             if self._model is None:
                 raise AsrError("vosk: closed, expected an open recogniser: open another")
             return _VoskSession(self, self._idle.pop() if self._idle else self._new())
 
     def close(self) -> None:
+        if not self._owner.is_here:
+            return
         with self._turn:
             self._model = None
             self._idle.clear()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeser.runtime.errors import EngineError, InputError
+from edgeser.runtime.owner import OwnerProcess
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -63,6 +67,8 @@ class Engine(ABC):
     outputs: tuple[TensorSpec, ...]
 
     def __init__(self) -> None:
+        self._owner = OwnerProcess(self.name)
+        _OPENED.add(self)
         self._lock = threading.Lock()
         self._closed = False
 
@@ -74,8 +80,9 @@ class Engine(ABC):
 
         Raises:
             InputError: An input is missing, unknown, or of another type or shape.
-            EngineError: The engine is closed, or failed.
+            EngineError: The engine is closed, was opened before a fork, or failed.
         """
+        self._owner.check()
         missing = sorted({spec.name for spec in self.inputs} ^ set(feeds))
         if missing:
             raise InputError(
@@ -92,7 +99,9 @@ class Engine(ABC):
             return self._run(feeds)
 
     def close(self) -> None:
-        """Free what the engine holds; a second call does nothing."""
+        """Free what the engine holds; a second call does nothing, nor does one in a process that was forked."""
+        if not self._owner.is_here:
+            return
         with self._lock:
             if not self._closed:
                 self._closed = True
@@ -113,3 +122,15 @@ class Engine(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+_OPENED: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _keep() -> None:
+    """Keep a forked process from freeing its copies of engines, at its end too: that waits for threads it has not."""
+    for engine in list(_OPENED):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
+
+
+os.register_at_fork(after_in_child=_keep)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
+import select
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -61,3 +64,33 @@ def rebundle(vectors: Mapping[str, EncoderVectors], tmp_path_factory: pytest.Tem
 def proved(rebundle: Rebundle) -> Path:
     """The default bundle with vectors for its encoders: read it, do not change it."""
     return rebundle()
+
+
+Forked = Callable[[Callable[[], object]], str]
+
+
+@pytest.fixture
+def forked() -> Forked:
+    """Call something in a fork of this process, and return what it gave or raised, as text; what hangs fails."""
+
+    def run(call: Callable[[], object]) -> str:
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                outcome = str(call())
+            except BaseException as error:
+                outcome = f"{type(error).__name__}: {error}"
+            os.write(writing, outcome.encode())
+            os._exit(0)
+        os.close(writing)
+        try:
+            assert select.select([reading], [], [], 20)[0], "the fork hangs"
+            with open(reading, "rb", closefd=False) as told:
+                return told.read().decode()
+        finally:
+            os.close(reading)
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+    return run
