@@ -107,7 +107,7 @@ def test_streams_answer_while_recognize_waits_for_words(heard: list[Samples], is
 
     def recognise() -> None:
         with contextlib.suppress(AsrError):  # closed while it works
-            runtime.recognize(np.tile(np.concatenate(heard), 2), SAMPLE_RATE)
+            runtime.recognize(np.concatenate(heard), SAMPLE_RATE)
         ended.set()
 
     with Runtime.load(engine="onnxruntime", asr="none") as runtime:
