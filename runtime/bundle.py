@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
+from edgeser.runtime.bundle_files import SUFFIX, Files, open_files
 from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import BundleError
 from edgeser.runtime.files import part_of, replacing
-from edgeser.runtime.frontends import Frontend, OpenGraph, ReadFile, restore_frontend
-from edgeser.runtime.manifest import FileEntry, Manifest
-from edgeser.runtime.stored_zip import Entry, open_zip, read_entry, write_zip
+from edgeser.runtime.frontends import Frontend, OpenGraph, restore_frontend
+from edgeser.runtime.manifest import GRAPH_SUFFIX, MOST_BYTES, FileEntry, Manifest
+from edgeser.runtime.names import escaped
+from edgeser.runtime.onnx_wire import check_graph
+from edgeser.runtime.stored_zip import write_zip
 
-SUFFIX = ".edgeser"
 MANIFEST = "manifest.json"
 GOLDEN = "golden.safetensors"
 CARD = "README.md"
+_BLOCK = 1 << 20
 
 
 class Bundle:
@@ -31,11 +36,11 @@ class Bundle:
         sha256: Hash of the manifest, which holds the hash of every file: names this exact bundle.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, sha256: str, read: ReadFile) -> None:
+    def __init__(self, path: Path, manifest: Manifest, sha256: str, files: Files) -> None:
         self.path = path
         self.manifest = manifest
         self.sha256 = sha256
-        self._read = read
+        self._files = files
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Bundle:
@@ -45,46 +50,65 @@ class Bundle:
             BundleError: Missing, damaged, incomplete, or of another schema.
         """
         place = Path(path)
-        entries: Mapping[str, Entry] = {}
-        if place.is_dir():
-            read = _folder_reader(place)
-        elif place.is_file():
-            entries = open_zip(place)
-            read = _zip_reader(place, entries)
-        else:
-            raise BundleError(f"{place}: no such bundle: expected a {SUFFIX} file or folder")
+        files = open_files(place)
         try:
-            raw = read(MANIFEST)
-            bundle = cls(place, Manifest.from_json(raw), hashlib.sha256(raw).hexdigest(), read)
-            # A folder may hold other files (an editor's, a file manager's); they are never read.
-            undeclared = sorted(set(entries) - {MANIFEST, *bundle.manifest.files})
+            raw = _manifest_of(files)
+            bundle = cls(place, Manifest.from_json(raw), hashlib.sha256(raw).hexdigest(), files)
+            undeclared = sorted(files.names() - {MANIFEST, *bundle.manifest.files})
             if undeclared:
-                raise BundleError(f"{', '.join(undeclared)}: in the bundle, but not in its manifest")
+                raise BundleError(f"{escaped(', '.join(undeclared)):.200}: in the bundle, but not in its manifest")
             for name in bundle.manifest.files:
-                bundle.read(name)
+                bundle._verify(name)
         except BundleError as error:
             raise BundleError(f"{place}: {error}") from error
         return bundle
 
     def read(self, name: str) -> bytes:
-        """Return a declared file's content, verified.
+        """Return a declared file's content, verified; a graph has all its data inside.
 
         Raises:
             BundleError: Not declared, missing, or not what the manifest says.
         """
-        expected = self.manifest.files.get(name)
-        if expected is None:
-            raise BundleError(f"{name}: the manifest declares no such file")
-        content = self._read(name)
-        if len(content) != expected.bytes or hashlib.sha256(content).hexdigest() != expected.sha256:
-            raise BundleError(f"{name}: damaged: size or SHA-256 is not what the manifest says: fetch the bundle again")
+        with self._opened(name) as (file, entry):
+            content = file.read(entry.bytes)
+        if hashlib.sha256(content).hexdigest() != entry.sha256:
+            raise _damaged(name)
+        if name.endswith(GRAPH_SUFFIX):
+            try:
+                check_graph(content)
+            except BundleError as error:
+                raise BundleError(f"{name}: {error}") from error
         return content
+
+    def _verify(self, name: str) -> None:
+        """Check a declared file, a block at a time."""
+        with self._opened(name) as (file, entry):
+            digest, left = hashlib.sha256(), entry.bytes
+            while left and (block := file.read(min(left, _BLOCK))):
+                digest.update(block)
+                left -= len(block)
+        if left or digest.hexdigest() != entry.sha256:
+            raise _damaged(name)
+
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> Iterator[tuple[BinaryIO, FileEntry]]:
+        """Open a declared file that has its declared size."""
+        entry = self.manifest.files.get(name)
+        if entry is None:
+            raise BundleError(f"{name}: the manifest declares no such file")
+        with self._files.opened(name) as (file, size):
+            if size != entry.bytes:
+                raise _damaged(name)
+            yield file, entry
 
     def graph(self, lowering: str = "portable") -> bytes:
         """Return the ONNX graph of a lowering, `portable` or `plugin`."""
         if lowering not in self.manifest.graphs:
             raise BundleError(f"{self.path}: has no {lowering} graph, only {', '.join(self.manifest.graphs)}")
-        return self.read(self.manifest.graphs[lowering])
+        try:
+            return self.read(self.manifest.graphs[lowering])
+        except BundleError as error:
+            raise BundleError(f"{self.path}: {error}") from error
 
     def frontend(self, modality: str, open_graph: OpenGraph = open_engine) -> Frontend:
         """Return the frontend of a modality, ready to use; `open_graph` opens an encoder's graph."""
@@ -92,8 +116,12 @@ class Bundle:
         if entry is None:
             raise BundleError(f"{self.path}: takes {', '.join(self.manifest.inputs)}, no {modality}")
         folder = f"frontends/{modality}/"
-        frontend = restore_frontend(entry.length, entry.frontend, lambda name: self.read(folder + name), open_graph)
+        try:
+            frontend = restore_frontend(entry.length, entry.frontend, lambda name: self.read(folder + name), open_graph)
+        except BundleError as error:
+            raise BundleError(f"{self.path}: {modality}: {error}") from error
         if frontend.dim != entry.dim:
+            frontend.close()
             raise BundleError(f"{self.path}: {modality} is {entry.dim} wide, its frontend gives {frontend.dim}")
         return frontend
 
@@ -151,23 +179,12 @@ def _write_folder(place: Path, files: list[tuple[str, bytes]]) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _folder_reader(folder: Path) -> ReadFile:
-    root = folder.resolve()
-
-    def read(name: str) -> bytes:
-        file = (folder / name).resolve()
-        if not file.is_relative_to(root) or not file.is_file():
-            raise BundleError(f"{name}: missing from the bundle")
-        return file.read_bytes()
-
-    return read
+def _manifest_of(files: Files) -> bytes:
+    with files.opened(MANIFEST) as (file, size):
+        if size > MOST_BYTES:
+            raise BundleError(f"{MANIFEST}: {size:,} bytes, expected at most {MOST_BYTES:,}")
+        return file.read(size)
 
 
-def _zip_reader(path: Path, entries: Mapping[str, Entry]) -> ReadFile:
-    def read(name: str) -> bytes:
-        if name not in entries:
-            raise BundleError(f"{name}: missing from the bundle")
-        with path.open("rb") as file:
-            return read_entry(file, entries[name])
-
-    return read
+def _damaged(name: str) -> BundleError:
+    return BundleError(f"{name}: damaged: size or SHA-256 is not what the manifest says: fetch the bundle again")

@@ -8,15 +8,28 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 from edgeser.runtime.errors import BundleError
+from edgeser.runtime.names import is_shown, name_problem
 
 SCHEMA = 1
 MODALITIES = ("audio", "text", "phonemes", "sentence")
 """What a model may take; all but `audio` come from the transcript."""
 
+GRAPH_SUFFIX = ".onnx"
 PRECISIONS = ("fp32", "fp16", "int8")
+MOST_BYTES = 1 << 20
+"""Of a manifest; the default bundle's has 9 KB."""
+_MOST_FILES = 500
+_MOST_PATH = 200
+_MOST_LABELS = 256
+_MOST_VALUES = 1 << 24  # numbers in one input: 64 MB
+_MOST_NAME, _MOST_LINE = 100, 500
+_MOST_FILE_BYTES = {".onnx": 1 << 31, ".safetensors": 1 << 29}  # protobuf ends at 2 GiB
+_MOST_OTHER_BYTES = 1 << 26
+_LOWERINGS = ("portable", "plugin")
 _PATH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -76,31 +89,33 @@ class Manifest:
     files: Mapping[str, FileEntry] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check(bool(self.name), "name is empty")
         model = self.model
         _check(_are(str, model.family, model.preset) and _are(Mapping, model.config), f"model {model}")
-        _check(_are(str, *self.labels), f"labels {list(self.labels)}")
-        _check(len(self.labels) >= 2 and len(set(self.labels)) == len(self.labels), f"labels {list(self.labels)}")
+        for what in ("name", "version"):
+            _check_name(what, getattr(self, what), optional=what == "version")
+        for what in ("family", "preset"):
+            _check_name(f"the model's {what}", getattr(model, what))
+        _check_labels(self.labels)
         _check(bool(self.inputs) and set(self.inputs) <= set(MODALITIES), f"inputs {list(self.inputs)}")
         for name, entry in self.inputs.items():
-            whole = _are(int, entry.length, entry.dim) and _are(Mapping, entry.frontend)
-            _check(whole, f"input {name}: {entry}")
-            _check(entry.length >= 1 and entry.dim >= 1, f"input {name} of {entry.length} x {entry.dim}")
-        _check("portable" in self.graphs, "no portable graph")
+            _check_input(name, entry)
         _check(self.precision in PRECISIONS, f"precision {self.precision!r}")
-        for path in (*self.files, *self.graphs.values()):
-            plain = isinstance(path, str) and _PATH.fullmatch(path) is not None
-            _check(plain, f"path {path!r} is not a plain relative path")
-            _check(path != "manifest.json", "path 'manifest.json' is the manifest's own")
-        for path in self.graphs.values():
-            _check(not self.files or path in self.files, f"graph {path!r} is not among the files")
-        for path, file in self.files.items():
-            typed = _are(str, file.sha256) and _are(int, file.bytes)
-            _check(typed and _SHA256.fullmatch(file.sha256) is not None and file.bytes >= 0, f"file entry of {path!r}")
+        _check_files(self.files, self.graphs)
+        for what in ("metrics", "provenance"):
+            _check_texts(what, getattr(self, what))
+        licence = self.provenance.get("licence", "not stated")
+        _check(_are(str, licence), f"licence {licence!r}, expected a text")
+        _check_name("licence", licence, _MOST_LINE)
 
     def to_json(self) -> bytes:
-        """Return the one spelling of this manifest, sealed; a file with any other is not accepted."""
-        return sealed_json({"schema": SCHEMA, **dataclasses.asdict(self)})
+        """Return the one spelling of this manifest, sealed; a file with any other is not accepted.
+
+        Raises:
+            BundleError: It is longer than `MOST_BYTES`.
+        """
+        raw = sealed_json({"schema": SCHEMA, **dataclasses.asdict(self)})
+        _check(len(raw) <= MOST_BYTES, f"{len(raw):,} bytes, expected at most {MOST_BYTES:,}")
+        return raw
 
     @classmethod
     def from_json(cls, raw: bytes) -> Manifest:
@@ -156,6 +171,65 @@ def _typed(content: Mapping[str, Any], name: str, kind: type) -> Any:
     value = content.get(name)
     _check(isinstance(value, kind), f"{name} is {value!r:.60}, expected {kind.__name__}")
     return value
+
+
+def _check_labels(labels: tuple[str, ...]) -> None:
+    _check(_are(str, *labels), f"labels {list(labels)}")
+    fits = 2 <= len(labels) <= _MOST_LABELS and len(set(labels)) == len(labels)
+    _check(fits, f"labels {list(labels)!r:.100}: {len(labels)}, expected 2 to {_MOST_LABELS} different ones")
+    for label in labels:
+        _check_name("label", label)
+
+
+def _check_input(name: str, entry: InputEntry) -> None:
+    whole = _are(int, entry.length, entry.dim) and _are(Mapping, entry.frontend)
+    _check(whole, f"input {name}: {entry}")
+    fits = entry.length >= 1 and entry.dim >= 1 and entry.length * entry.dim <= _MOST_VALUES
+    _check(fits, f"input {name} of {entry.length} x {entry.dim}, expected 1 to {_MOST_VALUES:,} numbers")
+    _check_texts(f"input {name}", entry.frontend)
+    for option, value in entry.frontend.items():
+        _check(
+            not _are(str, value) or len(value) <= _MOST_LINE, f"input {name}: {option} has {len(str(value))} characters"
+        )
+
+
+def _check_files(files: Mapping[str, FileEntry], graphs: Mapping[str, str]) -> None:
+    _check("portable" in graphs, "no portable graph")
+    _check(set(graphs) <= set(_LOWERINGS), f"graphs {list(graphs)}, expected {' and '.join(_LOWERINGS)}")
+    _check(len(files) <= _MOST_FILES, f"{len(files)} files, expected at most {_MOST_FILES}")
+    for path in (*files, *graphs.values()):
+        plain = isinstance(path, str) and len(path) <= _MOST_PATH and _PATH.fullmatch(path) is not None
+        _check(plain, f"path {path!r:.60} is not a plain relative path of at most {_MOST_PATH} characters")
+        _check(path != "manifest.json", "path 'manifest.json' is the manifest's own")
+    for path in graphs.values():
+        _check(path.endswith(GRAPH_SUFFIX), f"graph {path!r}, expected a name that ends with {GRAPH_SUFFIX}")
+        _check(not files or path in files, f"graph {path!r} is not among the files")
+    for path, file in files.items():
+        typed = _are(str, file.sha256) and _are(int, file.bytes)
+        _check(typed and _SHA256.fullmatch(file.sha256) is not None and file.bytes >= 0, f"file entry of {path!r}")
+        most = _MOST_FILE_BYTES.get(PurePosixPath(path).suffix, _MOST_OTHER_BYTES)
+        _check(file.bytes <= most, f"{path!r} of {file.bytes:,} bytes, expected at most {most:,}")
+
+
+def _check_name(what: str, name: str, most: int = _MOST_NAME, optional: bool = False) -> None:
+    problem = name_problem(name, most)
+    _check(problem is None or (optional and not name), f"{what} {problem}: {name!r:.60}")
+
+
+def _check_texts(what: str, content: Any) -> None:
+    """Check every text inside: names of fields as names, values for what no terminal and no file can take."""
+    todo = [content]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, Mapping):
+            for key in value:
+                _check_name(f"{what}: name", str(key), _MOST_LINE)
+            todo.extend(value.values())
+        elif isinstance(value, (list, tuple)):
+            todo.extend(value)
+        elif isinstance(value, str) and not value.isprintable():
+            bad = [character for character in value if not is_shown(character) and character not in "\n\t"]
+            _check(not bad, f"{what}: {value!r:.60} has control characters")
 
 
 def _are(kind: type, *values: Any) -> bool:

@@ -8,7 +8,6 @@ compares it. Any zip tool can open the result.
 from __future__ import annotations
 
 import struct
-import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -26,6 +25,9 @@ _DATE = 0x21  # 1980-01-01, the first day a zip can name
 _MODE = 0o100644 << 16
 _UNIX = 3 << 8
 _LIMIT = 0xFFFFFFFF
+_MOST_NAME = 200
+MOST_ENTRIES = 1000
+"""Files in one zip."""
 
 
 @dataclass(frozen=True)
@@ -62,30 +64,42 @@ def open_zip(path: Path) -> Mapping[str, Entry]:
     """List the files of a zip that `write_zip` wrote, and check every byte that is not content.
 
     Raises:
-        BundleError: Not a zip, cut short, or not in the exact form.
+        BundleError: Not readable, not a zip, cut short, not in the exact form, or of more than `MOST_ENTRIES` files.
     """
-    damaged = BundleError(
-        f"{path}: damaged, or packed by another tool: fetch it again, or unpack it and use the folder"
-    )
     try:
-        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
-            entries: dict[str, Entry] = {}
-            central = b""
-            for info in archive.infolist():
-                offset = file.tell()
-                header = _local_header(info.filename, info.CRC, info.file_size)
-                if info.filename in entries or file.read(len(header)) != header:
-                    raise damaged
-                entries[info.filename] = Entry(info.filename, file.tell(), info.file_size)
-                central += _central_header(info.filename, info.CRC, info.file_size, offset)
-                file.seek(info.file_size, 1)
-            if file.read() != central + _end_record(len(entries), len(central), file.tell() - len(central) - _END.size):
-                raise damaged
-            return entries
-    except (zipfile.BadZipFile, OSError, struct.error, ValueError, NotImplementedError, EOFError) as error:
-        if isinstance(error, BundleError):
-            raise
-        raise damaged from error
+        with path.open("rb") as file:
+            return _entries(path, file)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+    except (struct.error, UnicodeDecodeError) as error:
+        raise _damaged(path) from error
+
+
+def _entries(path: Path, file: BinaryIO) -> Mapping[str, Entry]:
+    size = file.seek(0, 2)
+    file.seek(max(0, size - _END.size))
+    end = file.read()
+    count, central_size, central_offset = _END.unpack(end)[4:7]
+    if end != _end_record(count, central_size, central_offset) or central_offset + central_size + _END.size != size:
+        raise _damaged(path)
+    if count > MOST_ENTRIES or central_size > count * (_CENTRAL.size + _MOST_NAME):
+        raise BundleError(f"{path}: {count} files, expected at most {MOST_ENTRIES}, with names of at most {_MOST_NAME}")
+    file.seek(central_offset)
+    central = file.read(central_size)
+    entries: dict[str, Entry] = {}
+    at = offset = 0
+    for _ in range(count):
+        checksum, length, name_size = (_CENTRAL.unpack_from(central, at)[i] for i in (7, 9, 10))
+        name = central[at + _CENTRAL.size :][:name_size].decode()
+        header, expected = _central_header(name, checksum, length, offset), _local_header(name, checksum, length)
+        file.seek(offset)
+        if name in entries or not central.startswith(header, at) or file.read(len(expected)) != expected:
+            raise _damaged(path)
+        entries[name] = Entry(name, offset + len(expected), length)
+        at, offset = at + len(header), offset + len(expected) + length
+    if (at, offset) != (central_size, central_offset):
+        raise _damaged(path)
+    return entries
 
 
 def read_entry(file: BinaryIO, entry: Entry) -> bytes:
@@ -111,3 +125,7 @@ def _central_header(name: str, checksum: int, size: int, offset: int) -> bytes:
 
 def _end_record(count: int, central_size: int, central_offset: int) -> bytes:
     return _END.pack(b"PK\5\6", 0, 0, count, count, central_size, central_offset, 0)
+
+
+def _damaged(path: Path) -> BundleError:
+    return BundleError(f"{path}: damaged, or packed by another tool: fetch it again, or unpack it and use the folder")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgeser.runtime.engines.base import Arrays, Engine, TensorSpec
 from edgeser.runtime.errors import EngineError, InputError, MissingDependencyError
+from edgeser.runtime.onnx_wire import check_graph
 
 _DTYPES = {"f32": "float32", "f16": "float16", "i32": "int32"}
 _TELEMETRY = "openvino_telemetry"
@@ -47,6 +48,7 @@ class OpenVinoEngine(Engine):
             raise InputError(f"threads: got {threads}, expected at least 1")
         openvino = _import()
         with _errors("refuses the graph"):
+            check_graph(graph)  # tensors in other files it would take from the working directory, whatever lies there
             model = self._read(openvino, graph)
             if self._singly:
                 model.reshape({port: [1, *list(port.partial_shape)[1:]] for port in model.inputs})

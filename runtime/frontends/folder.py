@@ -10,6 +10,7 @@ from edgeser.runtime.errors import BundleError, InputError
 from edgeser.runtime.files import write_together
 from edgeser.runtime.frontends.base import Frontend, OpenGraph
 from edgeser.runtime.frontends.registry import restore_frontend
+from edgeser.runtime.onnx_wire import check_graph
 
 _DESCRIPTION = "frontend.json"
 
@@ -46,6 +47,9 @@ def read_frontend(folder: Path, open_graph: OpenGraph = open_engine) -> Frontend
 
 def _content(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        content = file.read_bytes()
     except OSError as error:
         raise BundleError(f"{file}: missing from the frontend's folder") from error
+    if file.suffix == ".onnx":
+        check_graph(content)
+    return content

@@ -25,7 +25,7 @@ from edgeser.runtime.stored_zip import write_zip
 AUDIO = LogMel(40, 46, Statistics(np.full(40, -9, np.float32), np.full(40, 3, np.float32)))
 TEXT = WordVectors.quantized(["the", "door"], np.array([[0.5, -1.0], [0.25, 0.0]], np.float32), 20)
 FILES = {
-    "model.onnx": b"\x08\x0aa graph\n" * 4,
+    "model.onnx": b"\x08\x0a\x12\x08a graph\n" * 4,
     "README.md": "Größe: klein\n".encode(),
     GOLDEN: bytes(64),
     "empty.bin": b"",

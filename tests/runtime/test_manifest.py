@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeser.runtime.errors import BundleError
-from edgeser.runtime.manifest import FileEntry, InputEntry, Manifest, ModelEntry, sealed_json
+from edgeser.runtime.manifest import MOST_BYTES, FileEntry, InputEntry, Manifest, ModelEntry, sealed_json
+from edgeser.runtime.names import is_shown
 
 GRAPH = FileEntry("0" * 64, 12)
 MANIFEST = Manifest(
@@ -27,6 +28,8 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
+
+NAMES = st.text(min_size=1, max_size=8).filter(lambda name: name.strip() and all(map(is_shown, name)))
 
 
 def spelled(content: Any) -> bytes:
@@ -47,8 +50,8 @@ def refusal(raw: bytes) -> str:
 
 
 @given(
-    st.lists(st.text(min_size=1, max_size=8), min_size=2, max_size=6, unique=True),
-    st.dictionaries(st.text(max_size=8), st.floats(allow_nan=False, allow_infinity=False), max_size=3),
+    st.lists(NAMES, min_size=2, max_size=6, unique=True),
+    st.dictionaries(NAMES, st.floats(allow_nan=False, allow_infinity=False), max_size=3),
 )
 def test_round_trip(labels: list[str], metrics: dict[str, float]) -> None:
     whole = dataclasses.replace(MANIFEST, labels=tuple(labels), metrics=metrics)
@@ -215,3 +218,67 @@ def test_any_json_in_any_field_is_read_whole_or_refused_in_one_line(field: str, 
         assert Manifest.from_json(changed(**{field: value})).to_json() == changed(**{field: value})
     except BundleError as error:
         assert "\n" not in str(error)  # noqa: PT017 - either outcome is right
+
+
+@pytest.mark.parametrize(
+    "bad", ["", " ", "a\x1b[2J", "a\r", "a\nb", "\x9b", "\u202ea", "a\u2066", "\ud800", "a\u2028", "x" * 501]
+)
+def test_names_that_a_terminal_must_not_be_shown(bad: str) -> None:
+    content = json.loads(MANIFEST.to_json())
+    model, audio = content["model"], content["inputs"]["audio"]
+    places: list[dict[str, Any]] = [
+        {"name": bad},
+        {"labels": ["angry", bad]},
+        {"model": {**model, "family": bad}},
+        {"model": {**model, "preset": bad}},
+        {"metrics": {bad: {"wa": 0.5}}},
+        {"metrics": {"protocol": {bad: 0.5}}},
+        {"provenance": {"licence": bad}},
+        {"inputs": {"audio": {**audio, "frontend": {**audio["frontend"], bad: 1}}}},
+    ]
+    if bad:
+        places += [{"version": bad}]
+    for fields in places:
+        assert refusal(changed(**fields)).isprintable()
+
+
+@pytest.mark.parametrize("bad", ["a\x1b[2J", "a\r", "\x9b", "\u202ea", "\ud800", "a\u2028"])
+def test_texts_of_no_terminal_and_no_file(bad: str) -> None:
+    for field, value in {
+        "metrics": {"a": [{"b": bad}]},
+        "provenance": {"corpora": ["a", bad]},
+        "inputs": {"audio": {"length": 1, "dim": 1, "frontend": {"kind": "log-mel", "name": bad}}},
+    }.items():
+        assert refusal(changed(**{field: value})).isprintable()
+
+
+def test_texts_of_several_lines_are_texts() -> None:
+    notes = dataclasses.replace(MANIFEST, provenance={"notice": "Größe:\n\t1\n", "licence": "CC BY 4.0"})
+    assert Manifest.from_json(notes.to_json()) == notes
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"labels": [f"l{i}" for i in range(257)]}, "257, expected 2 to 256 different ones"),
+        (
+            {"inputs": {"audio": {"length": 1 << 20, "dim": 1 << 20, "frontend": {}}}},
+            "expected 1 to 16,777,216 numbers",
+        ),
+        ({"inputs": {"audio": {"length": 10**30, "dim": 1, "frontend": {}}}}, "expected 1 to 16,777,216 numbers"),
+        ({"files": {f"{i}.onnx": dataclasses.asdict(GRAPH) for i in range(501)}}, "501 files, expected at most 500"),
+        ({"files": {"model.onnx": {"sha256": "0" * 64, "bytes": (1 << 31) + 1}}}, "2,147,483,649 bytes, expected at"),
+        (
+            {"files": {"model.onnx": {"sha256": "0" * 64, "bytes": 1}, "a": {"sha256": "0" * 64, "bytes": 1 << 27}}},
+            "'a'",
+        ),
+        ({"files": {"a" * 201 + ".onnx": dataclasses.asdict(GRAPH)}}, "plain relative path of at most 200 characters"),
+        ({"graphs": {"portable": "model.onnx", "other": "model.onnx"}}, "expected portable and plugin"),
+        ({"graphs": {"portable": "model.bin"}}, r"expected a name that ends with \.onnx"),
+        ({"provenance": {"licence": ["CC0"]}}, r"licence \['CC0'\], expected a text"),
+        ({"provenance": {"notes": "x" * MOST_BYTES}}, "bytes, expected at most 1,048,576"),
+    ],
+)
+def test_limits_of_what_is_declared(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(BundleError, match=rf"^manifest\.json: .*{message}"):
+        Manifest.from_json(changed(**fields))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeser.runtime.errors import BundleError
-from edgeser.runtime.stored_zip import open_zip, read_entry, write_zip
+from edgeser.runtime.stored_zip import _END, MOST_ENTRIES, open_zip, read_entry, write_zip
 
 FILES = {"manifest.json": b"{}\n", "empty": b"", "frontends/text/v.bin": bytes(range(256))}
 NAMES = st.from_regex(r"[A-Za-z0-9_-]{1,8}(/[A-Za-z0-9_.-]{1,8}){0,2}", fullmatch=True)
@@ -111,10 +111,32 @@ def test_one_name_twice(place: Path) -> None:
     refuse(place, place.read_bytes())
 
 
-def test_not_a_file(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "missing.zip"):
-        with pytest.raises(BundleError, match=REFUSED):
+def test_what_cannot_be_read_is_not_called_damaged(tmp_path: Path, intact: bytes) -> None:
+    (tmp_path / "a.zip").write_bytes(intact)
+    for path, why in (
+        (tmp_path, "Is a directory"),
+        (tmp_path / "missing.zip", "No such file or directory"),
+        (tmp_path / "a.zip" / "b.zip", "Not a directory"),
+        (tmp_path / ("a" * 300), "File name too long"),
+    ):
+        with pytest.raises(BundleError, match=f"cannot be read: {why}"):
             open_zip(path)
+
+
+def test_too_many_files_are_refused_before_their_names_are_read(tmp_path: Path) -> None:
+    """The directory of this one is all zeros: reading it would find it damaged."""
+    path = tmp_path / "a.zip"
+    for count, size in ((65_535, 46 * 65_535), (MOST_ENTRIES + 1, 46), (3, 100_000)):
+        path.write_bytes(bytes(size) + _END.pack(b"PK\5\6", 0, 0, count, count, size, 0, 0))
+        with pytest.raises(BundleError, match=f"{count} files, expected at most {MOST_ENTRIES}"):
+            open_zip(path)
+
+
+def test_as_many_files_as_there_may_be(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    files = {f"{i:04}-{'x' * 195}": b"" for i in range(MOST_ENTRIES)}
+    write_zip(path, files.items())
+    assert read_all(path) == files
 
 
 def test_more_than_a_zip_can_hold(place: Path) -> None:
