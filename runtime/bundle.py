@@ -14,7 +14,7 @@ from typing import BinaryIO
 from edgeser.runtime.bundle_files import SUFFIX, Files, open_files
 from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import BundleError
-from edgeser.runtime.files import part_of, replacing
+from edgeser.runtime.files import part_of, replacing, writing
 from edgeser.runtime.frontends import Frontend, OpenGraph, restore_frontend
 from edgeser.runtime.manifest import GRAPH_SUFFIX, MOST_BYTES, FileEntry, Manifest
 from edgeser.runtime.names import escaped
@@ -141,6 +141,11 @@ def write_bundle(path: str | os.PathLike[str], manifest: Manifest, files: Mappin
 
     Returns:
         The bundle, opened again from what was written.
+
+    Raises:
+        BundleError: The manifest's limits are not kept, or there is something else in that place.
+        InputError: It cannot be written there.
+        EdgeSerError: It cannot be written, for want of room for example.
     """
     place = Path(path)
     missing = sorted(set(manifest.graphs.values()) - set(files))
@@ -153,7 +158,8 @@ def write_bundle(path: str | os.PathLike[str], manifest: Manifest, files: Mappin
         with replacing(place) as part:
             write_zip(part, ordered)
     else:
-        _write_folder(place, ordered)
+        with writing(place):
+            _write_folder(place, ordered)
     return Bundle.open(place)
 
 

@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgeser.runtime.bundle import GOLDEN, MANIFEST, Bundle, frontend_files, write_bundle
-from edgeser.runtime.errors import BundleError
+from edgeser.runtime.errors import BundleError, EdgeSerError
 from edgeser.runtime.frontends import LogMel, Statistics, WordVectors
 from edgeser.runtime.manifest import InputEntry, Manifest, ModelEntry
 from edgeser.runtime.stored_zip import write_zip
@@ -296,7 +296,7 @@ class TestWriting:
             # The disk is full when the third file comes.
             patch.setattr(zlib, "crc32", failing_at(3, zlib.crc32))
             patch.setattr(Path, "write_bytes", failing_at(3, Path.write_bytes))
-            with pytest.raises(OSError, match="No space left"):
+            with pytest.raises(EdgeSerError, match="No space left"):
                 write_bundle(tmp_path / form, TINY, {**FILES, "README.md": b"new"})
         assert Bundle.open(old.path).sha256 == old.sha256
         assert [path.name for path in tmp_path.iterdir()] == [form]
@@ -306,7 +306,7 @@ class TestWriting:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
     ) -> None:
         old = write_bundle(tmp_path / "tiny", TINY, FILES)
-        with monkeypatch.context() as patch, contextlib.suppress(OSError):
+        with monkeypatch.context() as patch, contextlib.suppress(EdgeSerError):
             patch.setattr(os, "rename", failing_at(call, os.rename))
             new = write_bundle(tmp_path / "tiny", TINY, {**FILES, "README.md": b"new"})
             assert new.read("README.md") == b"new"  # it needs fewer renames, none failed
