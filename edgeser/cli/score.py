@@ -3,9 +3,10 @@
 Rows go to stdout as JSON lines, or to a file with -o; the progress bar and the accuracies, where the true
 emotions are known, go to stderr.
 
-With -o, every row is kept in a journal beside the file until all are there. After a kill or a power cut the same
-command goes on where it was; recordings that could not be read are tried again. Workers are processes of their own:
-a recording that crashes one is reported and skipped. They finish in no fixed order, which shows on stdout only.
+With -o, every row is kept in a journal beside the file. After a kill or a power cut, and when it has finished, the
+same command scores only what is new: recordings that came, that changed, or that could not be read. Workers are
+processes of their own: a recording that crashes one, or hangs in it, is reported and skipped. They finish in no fixed
+order, which shows on stdout only.
 
 examples:
   edgeser score recordings/ -o scores.csv
@@ -67,24 +68,57 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "recordings lie under the same paths on every node",
     )
     parser.add_argument("-o", "--out", type=Path, help="a .jsonl, .csv or .parquet file")
-    parser.add_argument("--restart", action="store_true", help="with -o: throw away what an unfinished run has left")
+    parser.add_argument("--restart", action="store_true", help="with -o: throw away what earlier runs have left")
 
 
 def run(args: argparse.Namespace) -> int:
     if args.out:
         check_format(args.out)
     elif args.restart:
-        raise InputError("--restart: got it without -o, expected a file whose unfinished run is to be thrown away")
+        raise InputError("--restart: got it without -o, expected the file whose earlier runs are to be thrown away")
     recordings = _recordings(args)
     try:
-        with _sigterm(), _scorer(args) as scorer:
+        with _sigterm(), _scorer(args) as scorer, _Progress(len(recordings)) as progress:
             labels = scorer.identity.labels
-            summary = _to_file(recordings, scorer, args) if args.out else _to_stdout(recordings, scorer)
+            if args.out:
+                summary = _to_file(recordings, scorer, args, progress)
+            else:
+                summary = _to_stdout(recordings, scorer, progress)
     except KeyboardInterrupt as error:
         number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
         print(f"\nedgeser score: stopped by {number.name}{_left(args.out)}", file=sys.stderr)
         return 128 + number
-    return _conclude(summary, labels)
+    return _conclude(summary, labels, progress.error)
+
+
+class _Progress:
+    """What stderr shows meanwhile: a bar, and what is skipped; for one recording nothing, its error is the command's.
+
+    Attributes:
+        error: The last one's.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._alone = total == 1
+        self._bar = tqdm(total=total, unit="clip", disable=self._alone)
+        self.error = ""
+
+    def start(self, resumed: int) -> None:
+        self._bar.initial = resumed  # so that the rate and the estimate are those of this run
+        self._bar.update(resumed)
+
+    def show(self, row: Row) -> None:
+        if "error" in row:
+            self.error = row["error"]
+            if not self._alone:
+                tqdm.write(f"skipped {row['id']}: {self.error}", file=sys.stderr)
+        self._bar.update()
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
 
 
 def _left(out: Path | None) -> str:
@@ -134,26 +168,18 @@ def _scorer(args: argparse.Namespace) -> Scorer:
     return RayScorer(setup, args.ray, args.workers, args.batch_size)
 
 
-def _to_file(recordings: list[Recording], scorer: Scorer, args: argparse.Namespace) -> Summary:
-    with tqdm(total=len(recordings), unit="clip") as bar:
-
-        def start(resumed: int) -> None:
-            bar.initial = resumed  # so that the rate and the estimate are those of this run
-            bar.update(resumed)
-
-        def show(row: Row) -> None:
-            _report(row)
-            bar.update()
-
-        return score_to_file(recordings, args.out, scorer, restart=args.restart, on_start=start, on_row=show)
+def _to_file(recordings: list[Recording], scorer: Scorer, args: argparse.Namespace, progress: _Progress) -> Summary:
+    return score_to_file(
+        recordings, args.out, scorer, restart=args.restart, on_start=progress.start, on_row=progress.show
+    )
 
 
-def _to_stdout(recordings: list[Recording], scorer: Scorer) -> Summary:
+def _to_stdout(recordings: list[Recording], scorer: Scorer, progress: _Progress) -> Summary:
     tally = Tally()
-    for _, row in tqdm(scorer.rows(recordings), total=len(recordings), unit="clip"):
+    for _, row in scorer.rows(recordings):
         tally.add(row)
         _print(row)
-        _report(row)
+        progress.show(row)
     return Summary(tally.total, tally.failed, 0, tally.answers)
 
 
@@ -167,17 +193,12 @@ def _print(row: Row) -> None:
         raise EdgeSerError(f"stdout: cannot be written ({error.strerror}): with -o a run can go on later") from error
 
 
-def _report(row: Row) -> None:
-    if "error" in row:
-        tqdm.write(f"skipped {row['id']}: {row['error']}", file=sys.stderr)
-
-
-def _conclude(summary: Summary, labels: tuple[str, ...]) -> int:
+def _conclude(summary: Summary, labels: tuple[str, ...], error: str) -> int:
     known = {pair: count for pair, count in summary.answers.items() if pair[0] in labels}
     if known:
         answered = [label for (_, label), count in known.items() for _ in range(count)]
         actual = [emotion for (emotion, _), count in known.items() for _ in range(count)]
         print(metrics_text(measure(answered, actual, labels)), file=sys.stderr)
     if summary.failed == summary.total:
-        raise InputError(f"score: none of {summary.total} recordings could be read")
+        raise InputError(error if summary.total == 1 else f"score: none of {summary.total} recordings could be read")
     return 0

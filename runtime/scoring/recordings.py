@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -46,14 +44,6 @@ class Recording:
             return load_audio(self.path, self.start_s, self.end_s)
         except UnicodeEncodeError as error:  # libsndfile is given names as UTF-8
             raise InputError(f"{self.path}: its name is not UTF-8, which cannot be opened: rename it") from error
-
-    @property
-    def key(self) -> str:
-        """32 hexadecimal digits that stand for everything above; not for what is in the file."""
-        fields = [self.id, os.fspath(self.path), self.transcript, self.emotion, self.start_s, self.end_s]
-        # surrogatepass: names of files need not be UTF-8
-        content = json.dumps(fields, ensure_ascii=False).encode("utf-8", "surrogatepass")
-        return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)

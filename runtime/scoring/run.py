@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.files import sync_path, writing
-from edgeser.runtime.scoring.journal import Journal, journal_path
+from edgeser.runtime.scoring.journal import Journal, journal_path, key_of
 from edgeser.runtime.scoring.recordings import Recording
 from edgeser.runtime.scoring.rows import Row, RowWriter, Tally, check_format
 from edgeser.runtime.scoring.scorers import InProcess, Scorer, Setup
@@ -26,7 +26,7 @@ class Summary:
     Attributes:
         total: Rows.
         failed: Rows with an error.
-        resumed: Rows that an earlier run had left in the journal.
+        resumed: Rows of earlier runs.
         answers: How often which emotion (first) was answered with which (second), where the true one is known.
     """
 
@@ -52,22 +52,22 @@ def score_to_file(
 ) -> Summary:
     """Score recordings into a file, in their order; a run that was cut off goes on where it was.
 
-    Every row goes to a journal beside the file first. When all are there the file is written, whole or not at all, and
-    the journal removed. Called again after a kill or a power cut, with the same `out`, only recordings without a row
-    are scored, and those that failed are tried again. Recordings may have come or gone meanwhile; a file whose content
-    changed under its name is not noticed.
+    Every row goes to a journal beside the file first. When all are there the file is written, whole or not at all; the
+    journal stays. Called again with the same `out`, after a kill, a power cut or a run that finished, only what is new
+    is scored: recordings without a row, those whose file has another size or time of last change, and those that
+    failed. Recordings may have come or gone meanwhile: the file has the rows of `recordings`.
 
     Args:
         recordings: Their ids are unique.
         out: A `.jsonl`, `.csv` or `.parquet` file.
         scorer: What scores them; see `open_scorer`.
-        restart: Throw away what an earlier run has left.
+        restart: Throw away what earlier runs have left.
         on_start: Called once, before the first row, with the number of recordings that were done before.
         on_row: Called with each row as it gets known.
 
     Raises:
-        InputError: Ids repeat, `out` cannot be a file of rows, or its journal was begun with another bundle, engine,
-            ASR or version.
+        InputError: Ids repeat, `out` cannot be a file of rows, or its journal is of a run with another bundle, engine,
+            ASR or version that did not finish.
         MissingDependencyError: `.parquet` without PyArrow.
         EdgeSerError: The disk is full, for example; rows that were there stay.
     """
@@ -76,30 +76,31 @@ def score_to_file(
         raise InputError(f"{out}: is a folder, expected a file name")
     _check_ids(recordings)
     with Journal(journal_path(out), scorer.identity.header(), restart) as journal:
-        todo = [recording for recording in recordings if recording not in journal]
+        keys = {recording.id: key_of(recording) for recording in recordings}
+        todo = [recording for recording in recordings if keys[recording.id] not in journal]
         resumed = len(recordings) - len(todo)
         if resumed:
             log.info("%s: %d of %d recordings were done before", journal.path, resumed, len(recordings))
         if on_start:
             on_start(resumed)
         for recording, row in scorer.rows(todo):
-            journal.append(recording, row)
+            journal.append(keys[recording.id], row)
             if on_row:
                 on_row(row)
-        tally = _write(recordings, journal, out, scorer.identity.labels)
-        journal.remove()
+        tally = _write(keys, journal, out, scorer.identity.labels)
+        journal.finish(keys.values())
     return Summary(tally.total, tally.failed, resumed, tally.answers)
 
 
-def _write(recordings: Sequence[Recording], journal: Journal, out: Path, labels: Sequence[str]) -> Tally:
+def _write(keys: Mapping[str, bytes], journal: Journal, out: Path, labels: Sequence[str]) -> Tally:
     tally = Tally()
     with writing(out), RowWriter(out, labels) as writer:
-        for recording in recordings:
-            row = journal.row(recording)
+        for key in keys.values():
+            row = journal.row(key)
             writer.write(row)
             tally.add(row)
     with writing(out):
-        sync_path(out.parent)  # the new name, before the journal goes
+        sync_path(out.parent)  # the new name, before the journal says that it is there
     return tally
 
 

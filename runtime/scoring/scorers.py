@@ -66,7 +66,7 @@ class Identity:
         import edgeser
 
         return {
-            "journal": 1,
+            "journal": 2,
             "edgeser": edgeser.__version__,
             "bundle": self.bundle_sha256,
             "engine": self.engine,

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from edgeser.cli.main import main
+from edgeser.runtime.audio import load_audio
+from edgeser.runtime.errors import InputError
 from edgeser.runtime.scoring import journal_path
 
 COUNT = 40
@@ -29,6 +31,13 @@ def command(*arguments: object) -> list[str]:
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, timeout=300)
+
+
+def said(file: Path) -> str:
+    """What is said of a file that is no audio."""
+    with pytest.raises(InputError, match="not readable as audio") as raised:
+        load_audio(file)
+    return str(raised.value)
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
@@ -118,8 +127,10 @@ def test_a_run_that_is_stopped_anywhere_goes_on_without_loss_or_repetition(
         before = now
         assert [path.name for path in tmp_path.iterdir()] == [".scores.jsonl.journal"]
         if name == "SIGTERM":
-            said = f"edgeser score: stopped by SIGTERM: what is done is in {journal_path(out)}; run the same command"
-            assert said in error
+            expected = (
+                f"edgeser score: stopped by SIGTERM: what is done is in {journal_path(out)}; run the same command"
+            )
+            assert expected in error
             assert "Traceback" not in error
     done = run("--corpus", snippets, "-o", out)
     assert done.returncode == 0, done.stderr
@@ -128,14 +139,14 @@ def test_a_run_that_is_stopped_anywhere_goes_on_without_loss_or_repetition(
     # With the milliseconds of the first time: what was in the journal was not scored again.
     assert {row["id"]: row for row in rows if row["id"] in before} == before
     assert done.stderr.endswith(uninterrupted[1]), "accuracies count the rows of all runs"
-    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [journal_path(out).name, out.name]
 
 
 def test_an_unfinished_run_of_something_else_is_refused(
     clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "scores.csv"
-    header = {"journal": 1, "edgeser": "0.0.1", "bundle": "00", "engine": "openvino", "asr": "none"}
+    header = {"journal": 2, "edgeser": "0.0.1", "bundle": "00", "engine": "openvino", "asr": "none"}
     journal_path(out).write_text(json.dumps(header) + "\n")
     again = ["score", str(clip), "-o", str(out), *FAST]
     assert main(again) == 2
@@ -144,7 +155,7 @@ def test_an_unfinished_run_of_something_else_is_refused(
     assert "engine openvino, not onnxruntime" in error
     assert "--restart" in error
     assert main([*again, "--restart"]) == 0
-    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [journal_path(out).name, out.name]
 
 
 def test_unreadable_files_are_listed_and_skipped(
@@ -160,8 +171,38 @@ def test_unreadable_files_are_listed_and_skipped(
             ("broken.wav", True),
             (clip.name, False),
         ]
+    (tmp_path / "in" / "also.wav").write_text("no audio")
     assert main(["score", str(tmp_path / "in"), *FAST]) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == "edgeser: score: none of 1 recordings could be read"
+    assert capsys.readouterr().err.splitlines()[-1] == "edgeser: score: none of 2 recordings could be read"
+
+
+def test_one_unreadable_file_is_one_line(tmp_path: Path) -> None:
+    broken, out = tmp_path / "broken.wav", tmp_path / "scores.csv"
+    broken.write_text("no audio")
+    for more in ((), ("-o", out)):
+        done = run(broken, *more)
+        assert done.returncode == 2
+        assert done.stderr.splitlines() == [f"edgeser: {said(broken)}"]
+    assert out.read_text(encoding="utf-8").count("not readable as audio") == 1
+
+
+def test_a_journal_that_is_a_link_is_one_line(clip: Path, tmp_path: Path) -> None:
+    out, notes = tmp_path / "scores.csv", tmp_path / "notes"
+    notes.write_text("mine")
+    journal_path(out).symlink_to(notes)
+    done = run(clip, "-o", out, "--restart")
+    expected = f"edgeser: {journal_path(out)}: is a link, expected a file of its own: remove it"
+    assert (done.returncode, done.stderr.splitlines()) == (2, [expected])
+    assert notes.read_text() == "mine"
+
+
+def test_a_finished_run_scores_what_is_new(clips: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "scores.jsonl"
+    assert run(*clips[:2], "-o", out).returncode == 0
+    before = lines(out)
+    assert run(*clips[:3], "-o", out).returncode == 0
+    assert lines(out)[:2] == before  # with their milliseconds
+    assert [row["id"] for row in lines(out)] == [clip.name for clip in clips[:3]]
 
 
 def test_names_that_are_not_utf8_are_spelled_out(clip: Path, tmp_path: Path) -> None:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
-import os
 from pathlib import Path
 
 import numpy as np
@@ -45,26 +43,6 @@ def test_a_file_that_is_named_twice_is_listed_once(tmp_path: Path, monkeypatch: 
 def test_nothing_to_score_is_an_error(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         find_recordings([tmp_path / name])
-
-
-def test_a_key_stands_for_everything_that_a_row_depends_on() -> None:
-    one = Recording("a", Path("b"), "c", "sad", 1.0, 2.0)
-    others = [
-        dataclasses.replace(one, **change)
-        for change in (
-            {},
-            {"id": "b"},
-            {"path": Path("a")},
-            {"transcript": None},
-            {"transcript": ""},
-            {"emotion": None},
-            {"start_s": 0.5},
-            {"end_s": None},
-        )
-    ]
-    assert others[0].key == one.key
-    assert len({other.key for other in others}) == len(others)
-    assert len(bytes.fromhex(Recording(os.fsdecode(b"\xff"), Path(os.fsdecode(b"\xff"))).key)) == 16
 
 
 def test_unreadable_files_are_reported_and_the_rest_scored(runtime: Runtime, clips: list[Path], tmp_path: Path) -> None:

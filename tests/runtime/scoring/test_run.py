@@ -6,14 +6,17 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 
+from edgeser.runtime.audio import load_audio
 from edgeser.runtime.errors import EdgeSerError, InputError
-from edgeser.runtime.scoring import InProcess, Recording, journal_path, score_to_file
+from edgeser.runtime.scoring import InProcess, Recording, Setup, find_recordings, journal_path, score_to_file
+from edgeser.runtime.scoring.journal import Journal
 
 
 def read(out: Path) -> list[dict[str, Any]]:
@@ -48,7 +51,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(
     summary = score_to_file(snippets, out, scorer, on_start=starts.append, on_row=second.append)
     assert (summary.total, summary.failed, summary.resumed, starts) == (12, 0, 5, [5])
     assert [row["id"] for row in [*first, *second]] == [recording.id for recording in snippets]
-    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [journal_path(out).name, out.name]
     if suffix == ".jsonl":
         assert read(out) == [*first, *second]  # with their milliseconds: nothing was scored twice
 
@@ -80,22 +83,78 @@ def test_what_could_not_be_read_is_tried_again(
     assert summary.answers == {("sad", row["label"]): 1}
 
 
-def test_a_kill_between_the_file_and_its_journal_costs_nothing(
+def test_a_kill_between_the_file_and_the_end_of_its_journal_costs_nothing(
     snippets: list[Recording], scorer: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "scores.jsonl"
 
-    def die(path: Path) -> None:
+    def die(journal: Journal, keys: Collection[bytes]) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("edgeser.runtime.scoring.journal.Journal.remove", die)
+        patch.setattr("edgeser.runtime.scoring.journal.Journal.finish", die)
         with pytest.raises(KeyboardInterrupt):
             score_to_file(snippets[:3], out, scorer)
     content = out.read_bytes()
     assert score_to_file(snippets[:3], out, scorer).resumed == 3
     assert out.read_bytes() == content
-    assert not journal_path(out).exists()
+
+
+def test_a_finished_run_scores_only_what_is_new(
+    clips: list[Path], scorer: InProcess, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """New files, changed ones, and those that failed; and everything with `restart`."""
+    out, folder = tmp_path / "scores.jsonl", tmp_path / "in"
+    folder.mkdir()
+
+    def snippet(name: str, clip: int, start: int) -> None:
+        soundfile.write(folder / name, load_audio(clips[clip])[start : start + 6400], 16_000)
+
+    def run(**options: bool) -> list[str]:
+        scored: list[Mapping[str, Any]] = []
+        score_to_file(find_recordings([folder]), out, scorer, on_row=scored.append, **options)
+        assert [row["id"] for row in read(out)] == sorted(path.name for path in folder.iterdir())
+        return [row["id"] for row in scored]
+
+    snippet("a.wav", 0, 12_800)
+    snippet("b.wav", 1, 12_800)
+    (folder / "bad.wav").write_bytes(b"half a copy")
+    assert run() == ["a.wav", "b.wav", "bad.wav"]
+    assert run() == ["bad.wav"]
+    snippet("c.wav", 2, 12_800)
+    before = read(out)
+    assert run() == ["bad.wav", "c.wav"]
+    assert read(out)[:2] == before[:2]
+    snippet("b.wav", 3, 16_000)  # of the same size
+    (folder / "bad.wav").unlink()
+    assert run() == ["b.wav"]
+    assert read(out)[0] == before[0]
+    assert read(out)[1]["p_sad"] != before[1]["p_sad"]
+    out.unlink()
+    assert run() == []
+    assert run(restart=True) == ["a.wav", "b.wav", "c.wav"]
+    with InProcess(Setup(engine="onnxruntime", asr="pocketsphinx")) as other, caplog.at_level("INFO"):
+        rows: list[Mapping[str, Any]] = []
+        score_to_file(find_recordings([folder / "a.wav"]), out, other, on_row=rows.append)
+    assert len(rows) == len(read(out)) == 1
+    assert "its rows are of asr none, not pocketsphinx: all recordings are scored" in caplog.text
+
+
+def test_a_file_that_changes_while_it_is_scored_is_scored_again(
+    clips: list[Path], scorer: InProcess, tmp_path: Path
+) -> None:
+    out, file = tmp_path / "scores.jsonl", tmp_path / "a.wav"
+    soundfile.write(file, load_audio(clips[0])[12_800:19_200], 16_000)
+
+    def change(row: Mapping[str, Any]) -> None:
+        soundfile.write(file, load_audio(clips[1])[12_800:19_200], 16_000)
+
+    recordings = [Recording("a", file)]
+    score_to_file(recordings, out, scorer, on_row=change)
+    before = read(out)
+    assert score_to_file(recordings, out, scorer).resumed == 0
+    assert read(out)[0]["p_sad"] != before[0]["p_sad"]
+    assert score_to_file(recordings, out, scorer).resumed == 1
 
 
 def test_ids_are_unique(clip: Path, scorer: InProcess, tmp_path: Path) -> None:
