@@ -10,12 +10,12 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeser.runtime.caches import cache_folder
 from edgeser.runtime.engines.base import TensorSpec
 from edgeser.runtime.errors import BundleError
 from edgeser.runtime.files import check_folder, replacing, writing
@@ -101,10 +101,8 @@ class Plan:
 
 
 def plan_folder() -> Path:
-    """Return where plans are kept: `$XDG_CACHE_HOME/edgeser/plans`, by default under `~/.cache`."""
-    cache = os.environ.get("XDG_CACHE_HOME") or ""
-    # The specification of XDG says to leave relative paths alone.
-    return (Path(cache) if Path(cache).is_absolute() else Path.home() / ".cache") / "edgeser" / "plans"
+    """Return where plans are kept: `$XDG_CACHE_HOME/edgeser/plans`, by default under `~/.cache`; see `cache_folder`."""
+    return cache_folder("plans")
 
 
 def plan_name(graph: bytes, library: str) -> str:

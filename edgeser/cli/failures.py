@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edgeser.runtime.errors import BundleError, EdgeSerError, InputError, MissingDependencyError
 from edgeser.runtime.files import refusal
+from edgeser.runtime.names import escaped
 
 _USAGE_ERRORS = (InputError, BundleError, MissingDependencyError)
 _EXTRAS = {
@@ -46,7 +47,7 @@ def failure(error: Exception, command: str) -> tuple[str, int] | None:
         error = InputError(f"{command}: a file that it reads is nested too deep: it is damaged, fetch it again")
     if not isinstance(error, EdgeSerError):
         return None
-    return f"edgeser: {error}", 2 if isinstance(error, _USAGE_ERRORS) else 1
+    return f"edgeser: {escaped(str(error))}", 2 if isinstance(error, _USAGE_ERRORS) else 1
 
 
 def show_everything() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgeser.cli.failures import drop_stdout, failure, flush_stdout, show_everything
+from edgeser.runtime.caches import ensure_home
 
 COMMANDS = {
     "demo": "run the default bundle over the example clips",
@@ -69,6 +70,7 @@ class _Parser(argparse.ArgumentParser):
 def _run(command: str, arguments: Sequence[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells of its font cache
+    ensure_home()
     module = importlib.import_module(f"edgeser.cli.{command.replace('-', '_')}")
     parser = _Parser(
         prog=f"edgeser {command}",

@@ -14,6 +14,7 @@ from edgeser.corpora.meld import is_meld, read_meld
 from edgeser.corpora.ravdess import is_ravdess, read_ravdess
 from edgeser.corpora.splits import PROTOCOLS, Fold, leave_one_session_out, make_folds
 from edgeser.corpora.utterance import Utterance
+from edgeser.runtime.caches import expand_user
 from edgeser.runtime.errors import InputError
 
 Reader = Callable[[Path], Iterator[Utterance]]
@@ -80,7 +81,7 @@ def recognise_corpus(name: str) -> str:
     """
     if name.partition(":")[0] in READERS or not name:
         return name
-    path = _expand(name)
+    path = expand_user(name, "corpus")
     if path.is_file() and path.suffix.lower() == ".csv":
         return f"manifest:{name}"
     if not path.is_dir():
@@ -95,14 +96,7 @@ def _parse(spec: str) -> tuple[str, Path]:
     reader, _, path = spec.partition(":")
     if not path or reader not in READERS:
         raise InputError(f"corpus: got {spec!r}, expected {_specs()}")
-    return reader, _expand(path)
-
-
-def _expand(path: str) -> Path:
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise InputError(f"corpus: got {path!r}, no such user or home: give the whole path") from error
+    return reader, expand_user(path, "corpus")
 
 
 def _specs() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from tqdm import tqdm
 from edgeser.corpora import Utterance
 from edgeser.corpora.inputs import load_utterance
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
+from edgeser.runtime.caches import cache_folder
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.files import replacing
 from edgeser.runtime.frontends import AudioFrontend, Rows, Statistics, TextFrontend
@@ -38,7 +38,7 @@ class RecordingFeatures:
 
     def __init__(self, frontend: AudioFrontend, folder: Path | None = None) -> None:
         self.frontend = frontend
-        self.folder = folder or cache_folder() / "features"
+        self.folder = folder or cache_folder("features")
         files = {n: hashlib.sha256(c).hexdigest() for n, c in frontend.files().items() if n != STATISTICS}
         self._identity = {"kind": frontend.kind, "options": frontend.options(), "files": files}
         self._digests: dict[Path, str] = {}
@@ -126,8 +126,3 @@ def play(samples: Samples, speed: float) -> Samples:
         return samples
     played: Samples = soxr.resample(samples, SAMPLE_RATE * speed, SAMPLE_RATE)
     return played
-
-
-def cache_folder() -> Path:
-    """Return `$XDG_CACHE_HOME/edgeser`, by default `~/.cache/edgeser`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeser"

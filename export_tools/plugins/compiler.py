@@ -12,8 +12,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from edgeser.runtime.caches import cache_folder
 from edgeser.runtime.errors import EngineError
-from edgeser.runtime.files import replacing
+from edgeser.runtime.files import replacing, writing
 
 SOURCES = Path(__file__).parent
 _NVRTC_NAMES = ("libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12")
@@ -52,7 +53,7 @@ class Nvcc(Compiler):
         self.version = self._run("--version").strip().splitlines()[-1]
 
     def compile(self, source: Path, arch: str, options: Iterable[str]) -> bytes:
-        target = cache_folder() / f"{source.stem}.{arch}.cubin"
+        target = kernel_folder() / f"{source.stem}.{arch}.cubin"
         with replacing(target) as part:
             self._run("-cubin", f"-arch={arch}", *options, "-o", str(part), str(source))
             code = part.read_bytes()
@@ -137,10 +138,11 @@ def find_compiler() -> Compiler:
     )
 
 
-def cache_folder() -> Path:
-    """Return `$XDG_CACHE_HOME/edgeser/kernels`, by default under `~/.cache`; it exists afterwards."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeser" / "kernels"
-    folder.mkdir(parents=True, exist_ok=True)
+def kernel_folder() -> Path:
+    """Return the folder of compiled kernels; it exists afterwards."""
+    folder = cache_folder("kernels")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
@@ -165,7 +167,7 @@ def compiled(name: str, arch: str, macros: Mapping[str, int] | None = None, comp
     key = hashlib.sha256("\0".join((compiler.version, arch, *options)).encode())
     for path in (source, *sorted(SOURCES.glob("*.cuh"))):
         key.update(path.read_bytes())
-    target = cache_folder() / f"{name}.{arch}.{key.hexdigest()[:24]}.cubin"
+    target = kernel_folder() / f"{name}.{arch}.{key.hexdigest()[:24]}.cubin"
     with _lock:
         if not target.is_file():
             code = compiler.compile(source, arch, options)

@@ -14,6 +14,7 @@ from edgeser.runtime.asr.base import Asr, AsrSession, RecognizedWord, is_word, s
 from edgeser.runtime.asr.vosk_models import check_model, find_model, takes_grammar, without_dither
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.c_locale import c_numbers
+from edgeser.runtime.caches import ensure_home
 from edgeser.runtime.errors import AsrError, InputError, MissingDependencyError
 from edgeser.runtime.interruptible import interruptibly
 from edgeser.runtime.owner import OwnerProcess
@@ -207,6 +208,7 @@ class _VoskSession(AsrSession):
 
 
 def _library() -> Any:
+    ensure_home()  # it asks for one when it is imported
     try:
         import vosk
     except ImportError as error:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgeser.runtime.audio import SAMPLE_RATE
+from edgeser.runtime.caches import expand_user
 from edgeser.runtime.errors import AsrError, InputError
 
 MODELS_VARIABLE = "EDGESER_VOSK_MODELS"
@@ -30,7 +31,7 @@ def find_model(name: str) -> Path:
     Raises:
         InputError: There is none; the message says where it was looked for.
     """
-    folder = Path(name).expanduser()
+    folder = expand_user(name, "asr")
     if name and folder.is_dir():
         return folder
     if not _NAME.fullmatch(name):
@@ -115,8 +116,10 @@ def _layout(folder: Path) -> tuple[Path, Path, Path]:
 
 def _places() -> list[Path]:
     """Return the folders that models are looked for in: our own first, then where Vosk itself looks."""
-    named = [Path(value).expanduser() for key in (MODELS_VARIABLE, "VOSK_MODEL_PATH") if (value := os.environ.get(key))]
-    return [*named, Path("~/.cache/vosk").expanduser(), Path("/usr/share/vosk")]
+    named = [expand_user(v, f"${key}") for key in (MODELS_VARIABLE, "VOSK_MODEL_PATH") if (v := os.environ.get(key))]
+    with contextlib.suppress(InputError):  # there may be no home
+        named.append(expand_user("~/.cache/vosk", "asr"))
+    return [*named, Path("/usr/share/vosk")]
 
 
 def _inside(place: Path, name: str) -> Path | None:

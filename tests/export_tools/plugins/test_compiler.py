@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgeser.export_tools.plugins import compiler
-from edgeser.export_tools.plugins.compiler import SOURCES, Compiler, Nvcc, Nvrtc, cache_folder, compiled, find_compiler
+from edgeser.export_tools.plugins.compiler import SOURCES, Compiler, Nvcc, Nvrtc, compiled, find_compiler, kernel_folder
 from edgeser.runtime.errors import EngineError
 
 # Jetson Orin, Hopper, Blackwell, Jetson Thor, GeForce RTX 50; older and newer compilers know some of them.
@@ -59,7 +59,7 @@ def test_kernels_have_their_names(nvcc: Nvcc) -> None:
 def test_no_half_file_stays_behind(nvcc: Nvcc) -> None:
     with pytest.raises(EngineError, match=r"(?s)nvcc.*failed.*sm_11"):
         compiled("top_k_mask", "sm_11", compiler=nvcc)
-    assert not [path for path in cache_folder().iterdir() if "sm_11" in path.name]
+    assert not [path for path in kernel_folder().iterdir() if "sm_11" in path.name]
 
 
 class Counting(Compiler):
