@@ -23,19 +23,22 @@ log = logging.getLogger(__name__)
 
 _PIECE = SAMPLE_RATE  # samples, 64 kB
 _OPEN_S = 120.0  # a large model on a slow card
+_DECODING = 4.0  # seconds for one of audio: PocketSphinx takes one to three on small devices
 _DELAYS_S = (1.0, 30.0)  # between two restarts, the first and the longest
 
 
 class IsolatedAsr(Asr):
     """Runs another recogniser in a child process.
 
-    When the child crashes, or a call takes too long and it is killed, its sessions fail and the next session starts a
-    new one; when that fails again before any utterance was finished, sessions fail at once for 1 s, then 2 s, to 30 s.
+    When the child crashes, or is killed because a call takes too long or is interrupted, its sessions fail and the next
+    session starts a new one; when that fails again before any utterance was finished, sessions fail at once for 1 s,
+    then 2 s, to 30 s.
     The child ends when its parent does, however that ends. Linux only.
 
     Args:
         opener: A recogniser's name, see `open_asr`; or a callable that opens one, importable by the child.
-        hang_s: Longest time that a call may take, seconds: more than decoding the longest utterance takes.
+        hang_s: Longest time that a call may take, seconds; for the end of an utterance, when some recognisers decode,
+            four seconds for each of its seconds where that is more.
 
     Raises:
         InputError: No such recogniser.
@@ -160,6 +163,9 @@ class _Recogniser:
             if self.ended is None:
                 self.end(self._child.cause())
             raise self._gone() from error
+        except BaseException:  # Ctrl-C: the answer would be taken for the next one's
+            self.end("a call was interrupted")
+            raise
         if failure is not None:
             raise raised(failure)
         return value
@@ -174,12 +180,14 @@ class _IsolatedSession(AsrSession):
         self._child = child
         self._number = number
         self._hang_s = hang_s
+        self._heard_s = 0.0
         self._over = False
 
     def accept(self, samples: Samples) -> None:
         # In pieces that fit the socket's buffer: sending never waits for a child that has stopped reading.
         for start in range(0, samples.shape[0], _PIECE):
             self._call("accept", np.asarray(samples[start : start + _PIECE], np.float32))
+        self._heard_s += samples.shape[0] / SAMPLE_RATE
 
     def partial(self) -> tuple[RecognizedWord, ...]:
         words: tuple[RecognizedWord, ...] = self._call("partial")
@@ -199,4 +207,5 @@ class _IsolatedSession(AsrSession):
         if self._over:
             raise session_over()
         self._over = verb in ("finish", "cancel")
-        return self._child.call(verb, self._number, self._hang_s, *arguments)
+        limit_s = max(self._hang_s, _DECODING * self._heard_s) if verb == "finish" else self._hang_s
+        return self._child.call(verb, self._number, limit_s, *arguments)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeser.runtime.audio import Samples, load_audio
+from edgeser.runtime.audio import SAMPLE_RATE, Samples, load_audio
 from edgeser.runtime.errors import AsrError, EngineError, InputError
 from edgeser.runtime.recognizer import Runtime
 from edgeser.runtime.results import Result
@@ -83,16 +83,29 @@ def find_recordings(paths: Sequence[Path]) -> list[Recording]:
     return recordings
 
 
-def score(runtime: Runtime, recordings: Iterable[Recording], batch_size: int = 8) -> Iterator[Scored]:
+def score(
+    runtime: Runtime,
+    recordings: Iterable[Recording],
+    batch_size: int = 8,
+    on_read: Callable[[float], None] | None = None,
+) -> Iterator[Scored]:
     """Score recordings in batches, in their order.
 
     One that cannot be read, or that the ASR or the engine fails on, is reported and skipped.
+
+    Args:
+        runtime: What scores them.
+        recordings: Read one by one, when their turn comes.
+        batch_size: Recordings that the engine gets together.
+        on_read: Called with the length of each that was read, seconds.
     """
     batch: list[tuple[Recording, Samples | None, str]] = []
     for recording in recordings:
         try:
             samples = recording.load()
             runtime.check(samples)
+            if on_read is not None:
+                on_read(samples.shape[0] / SAMPLE_RATE)
             batch.append((recording, samples, ""))
         except _UNREADABLE as error:
             batch.append((recording, None, _reason(error)))

@@ -1,4 +1,4 @@
-"""What runs in a worker: a Runtime of its own, batches in, rows out."""
+"""What runs in a worker: a Runtime of its own, batches in, the lengths of what it reads and the rows out."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _serve(pipe: Connection) -> None:
             pipe.send(READY)
             while True:
                 batch = pipe.recv()
-                pipe.send([score_row(scored) for scored in score(runtime, batch, len(batch))])
+                pipe.send([score_row(scored) for scored in score(runtime, batch, len(batch), on_read=pipe.send)])
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +28,10 @@ from edgeser.runtime.scoring.worker import READY
 log = logging.getLogger(__name__)
 
 _FAILED_STARTS = 3  # in a row: then it is not bad luck
+_LOADING = 5.0  # times `hang_s`: a large recogniser from a slow card
+_HEARING = 10.0  # seconds for each second of audio: PocketSphinx takes one to three on small devices
+_READING = 1e6  # bytes a second, from a slow disk
+_TURN_S = 1.0  # between two looks at who has not answered
 _WORKER = "edgeser.runtime.scoring.worker"
 
 
@@ -35,10 +44,18 @@ class _Task:
 
 
 class _Worker:
-    """A process and our end of its pipe."""
+    """A process and our end of its pipe.
 
-    def __init__(self, setup: Setup) -> None:
+    Attributes:
+        task: What it is at.
+        ready: Whether its Runtime is loaded.
+        limit_s: How long it may take to its next message; infinite while it has nothing to do.
+        waited_s: How long it was waited for so far.
+    """
+
+    def __init__(self, setup: Setup, hang_s: float) -> None:
         self.pipe, theirs = Pipe()
+        _end_waiting(self.pipe, hang_s)
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", START, json.dumps(sys.path), _WORKER, str(theirs.fileno())],
@@ -48,7 +65,32 @@ class _Worker:
             )
         self.task: _Task | None = None
         self.ready = False
+        self._hang_s = hang_s
+        self.allow(_LOADING * hang_s)
         self.send(setup)
+
+    def allow(self, limit_s: float) -> None:
+        """Begin to count the time to the next message."""
+        self.limit_s, self.waited_s = limit_s, 0.0
+
+    def give(self, task: _Task) -> bool:
+        """Send a task; return whether the worker was still there."""
+        if not self.send(task.recordings):
+            return False
+        self.task = task
+        self._needed_s = self._hang_s + sum(map(_size, task.recordings)) / _READING
+        self.allow(self._needed_s)
+        return True
+
+    def heard(self, seconds: float) -> None:
+        """Allow time for audio that it has read."""
+        self._needed_s += _HEARING * seconds
+        self.allow(self._needed_s)
+
+    def rest(self) -> None:
+        """Its work is done."""
+        self.task = None
+        self.allow(math.inf)
 
     def send(self, message: Any) -> bool:
         """Send a message; return whether the worker was still there."""
@@ -76,8 +118,9 @@ class _Worker:
 class Workers(Scorer):
     """Scores in processes of their own, in the order in which they get done.
 
-    When a worker dies (a crash in a native library, no memory left), its recordings are tried again one by one in
-    another; one that ends its worker alone, too, is reported as an error and skipped.
+    When a worker dies (a crash in a native library, no memory left), or is killed because it does not answer, its
+    recordings are tried again one by one in another; one that takes its worker along alone, too, is reported as an
+    error and skipped.
 
     Args:
         setup: How each loads its Runtime.
@@ -85,19 +128,27 @@ class Workers(Scorer):
         batch_size: Recordings that go to a worker together.
         identity: What the setup gives, where it is known and the setup pinned; without it the Runtime is loaded here
             once, to find out.
+        hang_s: Longest time for a batch, seconds; there are ten more for every second of its audio, and one for every
+            megabyte of its files. Loading a Runtime may take five times as long.
 
     Raises:
         InputError: `count` or `batch_size` below 1.
     """
 
     def __init__(
-        self, setup: Setup | None = None, count: int = 2, batch_size: int = 8, identity: Identity | None = None
+        self,
+        setup: Setup | None = None,
+        count: int = 2,
+        batch_size: int = 8,
+        identity: Identity | None = None,
+        hang_s: float = 60.0,
     ) -> None:
         if count < 1 or batch_size < 1:
             raise InputError(f"workers: got {count} with batches of {batch_size}, expected at least 1 of each")
         self._setup, self.identity = (setup or Setup(), identity) if identity else pin(setup or Setup())
         self._count = count
         self._batch_size = batch_size
+        self._hang_s = hang_s
         self._workers: dict[Connection, _Worker] = {}
         self._failed_starts = 0
 
@@ -128,10 +179,10 @@ class Workers(Scorer):
                         self._give(worker, tasks)
                 if not (left or tasks or self._busy()):
                     return
-                # None are left when the last was found dead just now: then the next round starts another.
-                for pipe in wait(list(self._workers)) if self._workers else ():
-                    assert isinstance(pipe, Connection)
-                    yield from self._take(self._workers[pipe], tasks)
+                for worker in self._answered():
+                    yield from self._take(worker, tasks)
+                for worker in [w for w in self._workers.values() if w.waited_s > w.limit_s]:
+                    yield from self._give_up(worker, tasks)
         finally:
             for worker in [w for w in self._workers.values() if w.task]:  # what it sends belongs to nobody now
                 self._end(worker)
@@ -145,8 +196,22 @@ class Workers(Scorer):
 
     def _start(self, wanted: int) -> None:
         while len(self._workers) < min(self._count, wanted):
-            worker = _Worker(self._setup)
+            worker = _Worker(self._setup, self._hang_s)
             self._workers[worker.pipe] = worker
+
+    def _answered(self) -> list[_Worker]:
+        """Wait for messages, and count the time of those that send none.
+
+        Only time spent here counts, and at most a turn at once: not what who takes the rows does in between, nor the
+        hours for which this process was stopped itself.
+        """
+        before = time.monotonic()
+        # None are left when the last was found dead just now: then the next round starts another.
+        pipes = wait(list(self._workers), _TURN_S) if self._workers else []
+        waited_s = min(time.monotonic() - before, _TURN_S)
+        for worker in self._workers.values():
+            worker.waited_s += waited_s
+        return [worker for worker in self._workers.values() if worker.pipe in pipes]
 
     def _end(self, worker: _Worker) -> str:
         del self._workers[worker.pipe]
@@ -154,9 +219,7 @@ class Workers(Scorer):
 
     def _give(self, worker: _Worker, tasks: deque[_Task]) -> None:
         task = tasks.popleft()
-        if worker.send(task.recordings):
-            worker.task = task
-        else:  # died while it had nothing to do, which is no recording's fault
+        if not worker.give(task):  # died while it had nothing to do, which is no recording's fault
             self._end(worker)
             tasks.appendleft(task)
 
@@ -164,28 +227,53 @@ class Workers(Scorer):
         """Handle a worker's message, or its death."""
         message, task = worker.receive(), worker.task
         if message is None:
-            yield from self._bury(worker, tasks)
+            how = self._end(worker)
+            log.info("a worker ended (%s) with %d recordings", how, len(task.recordings) if task else 0)
+            yield from self._lost(worker, tasks, how, f"ended the process that scored it ({how})")
+        elif isinstance(message, float):
+            worker.heard(message)
         elif isinstance(message, str) and message != READY:
             raise EngineError(f"a worker gave up: {message}")
         elif task is None:
             worker.ready = True
             self._failed_starts = 0
+            worker.rest()
         else:
-            worker.task = None
+            worker.rest()
             yield from zip(task.recordings, message, strict=True)
 
-    def _bury(self, worker: _Worker, tasks: deque[_Task]) -> Iterator[tuple[Recording, Row]]:
-        how, task = self._end(worker), worker.task
+    def _give_up(self, worker: _Worker, tasks: deque[_Task]) -> Iterator[tuple[Recording, Row]]:
+        how = f"no answer for {worker.limit_s:.0f} s"
+        log.warning("worker %d was killed: %s", worker.process.pid, how)
+        self._end(worker)
+        yield from self._lost(worker, tasks, how, f"the process that scored it gave {how}")
+
+    def _lost(self, worker: _Worker, tasks: deque[_Task], how: str, error: str) -> Iterator[tuple[Recording, Row]]:
+        """See to the recordings of a worker that is gone."""
+        task = worker.task
         if task is None:
             self._failed_starts += not worker.ready
             if self._failed_starts == _FAILED_STARTS:
                 raise EngineError(
                     f"{_FAILED_STARTS} workers in a row ended while they loaded ({how}): try fewer workers"
                 )
-            return
-        log.info("a worker ended (%s) with %d recordings", how, len(task.recordings))
-        if task.again:
+        elif task.again:
             (recording,) = task.recordings
-            yield recording, error_row(recording, f"{recording.path}: ended the process that scored it ({how}), twice")
+            yield recording, error_row(recording, f"{recording.path}: {error}, twice")
         else:
             tasks.extend(_Task([recording], again=True) for recording in task.recordings)
+
+
+def _end_waiting(pipe: Connection, limit_s: float) -> None:
+    """Make a message that goes half way fail: a process that is stopped neither reads nor writes the rest."""
+    limit = struct.pack("@ll", math.ceil(limit_s), 0)
+    with socket.socket(fileno=os.dup(pipe.fileno())) as ours:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+
+
+def _size(recording: Recording) -> int:
+    try:
+        return recording.path.stat().st_size
+    except (OSError, ValueError):
+        return 0

@@ -109,6 +109,33 @@ def test_a_hang_is_an_error_and_the_process_is_killed(asr: IsolatedAsr, unruly: 
     assert asr.transcribe(np.zeros(7, np.float32))[0].text == "7"
 
 
+def test_a_long_utterance_may_take_long(asr: IsolatedAsr, unruly: ModuleType) -> None:
+    """A recogniser that decodes at the end takes about as long as the audio."""
+    asr._hang_s = 1.0
+    with pytest.raises(AsrError, match="took more than 1 s"):
+        asr.transcribe(np.full(8, unruly.SLOW, np.float32))
+    asr._hang_s = 10.0
+    asr.transcribe(np.zeros(8, np.float32))  # a new process is there
+    asr._hang_s = 1.0
+    long = np.full(5 * SAMPLE_RATE, unruly.SLOW, np.float32)
+    assert asr.transcribe(long)[0].text == str(5 * SAMPLE_RATE)
+
+
+def test_an_interrupted_call_leaves_no_answer_behind(asr: IsolatedAsr, unruly: ModuleType) -> None:
+    def ring(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            asr.transcribe(np.full(8, unruly.SLOW, np.float32))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert asr.transcribe(np.zeros(7, np.float32))[0].text == "7"
+
+
 def test_a_death_between_two_sessions_costs_none(asr: IsolatedAsr, unruly: ModuleType) -> None:
     os.kill(births(unruly)[0], signal.SIGSEGV)
     assert wait_until(lambda: is_gone(births(unruly)[0]))

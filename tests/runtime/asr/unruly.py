@@ -16,7 +16,7 @@ from edgeser.runtime.asr import Asr, AsrSession, BufferedSession, RecognizedWord
 from edgeser.runtime.audio import Samples
 from edgeser.runtime.errors import MissingDependencyError
 
-CRASH, HANG, RAISE, EXIT = 0.1, 0.2, 0.3, 0.4
+CRASH, HANG, RAISE, EXIT, SLOW = 0.1, 0.2, 0.3, 0.4, 0.5
 """The first sample decides what happens."""
 
 BIRTHS = "UNRULY_BIRTHS"
@@ -37,6 +37,8 @@ def _decode(samples: Samples) -> tuple[RecognizedWord, ...]:
         os.abort()
     if first == HANG:
         ctypes.PyDLL(None).sleep(600)  # native, and it holds the interpreter
+    if first == SLOW:
+        time.sleep(2.0)
     if first == RAISE:
         raise ValueError("no such phone")
     if first == EXIT:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
 import signal
 import sys
 import time
@@ -29,6 +31,14 @@ class Unloadable(Setup):
     def load(self):
         os.kill(os.getpid(), signal.SIGKILL)
 
+class Stopped(Recording):
+    def load(self):
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+class StoppedLoading(Setup):
+    def load(self):
+        os.kill(os.getpid(), signal.SIGSTOP)
+
 class Raising(Recording):
     def load(self):
         raise ZeroDivisionError("a defect of ours")
@@ -44,6 +54,12 @@ def deadly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     yield deadly_recordings
     del sys.modules["deadly_recordings"]
+
+
+@pytest.fixture
+def slow_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading may take long where many tests share a core, though a batch may not."""
+    monkeypatch.setattr("edgeser.runtime.scoring.workers._LOADING", 100.0)
 
 
 def same(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -129,6 +145,72 @@ def test_what_is_no_recordings_fault_ends_the_run_with_its_reason(
         pytest.raises(EngineError, match="a worker gave up: ZeroDivisionError: a defect of ours"),
     ):
         list(workers.rows([deadly.Raising("r", clip)]))
+
+
+@pytest.mark.usefixtures("slow_start")
+def test_a_worker_that_does_not_answer_is_replaced_and_its_recordings_scored(
+    setup: Setup, snippets: list[Recording], scorer: InProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Workers(setup, 1, 2, scorer.identity, hang_s=3.0) as workers:
+        running = workers.rows(snippets[:6])
+        found = [next(running)]
+        (stopped,) = workers.pids
+        os.kill(stopped, signal.SIGSTOP)
+        found += list(running)
+        assert stopped not in workers.pids
+    assert [recording.id for recording, row in found if "error" not in row] == [r.id for r in snippets[:6]]
+    assert re.search(rf"worker {stopped} was killed: no answer for \d+ s", caplog.text)
+
+
+@pytest.mark.usefixtures("slow_start")
+def test_a_recording_that_hangs_is_reported_and_the_rest_scored(
+    setup: Setup, snippets: list[Recording], deadly: Any, clip: Path, scorer: InProcess
+) -> None:
+    recordings = [*snippets[:2], deadly.Stopped("stuck", clip), *snippets[2:4]]
+    with Workers(setup, 1, 4, scorer.identity, hang_s=3.0) as workers:
+        rows = {recording.id: row for recording, row in workers.rows(recordings)}
+    assert [name for name, row in rows.items() if "error" in row] == ["stuck"]
+    assert rows["stuck"]["error"] == f"{clip}: the process that scored it gave no answer for 3 s, twice"
+    assert len(rows) == 5
+
+
+def test_workers_that_hang_while_they_load_are_an_error(
+    setup: Setup, snippets: list[Recording], scorer: InProcess, deadly: Any
+) -> None:
+    stuck = deadly.StoppedLoading(engine=setup.engine, asr=setup.asr)
+    with (
+        Workers(stuck, 1, identity=scorer.identity, hang_s=0.2) as workers,
+        pytest.raises(EngineError, match=r"3 workers in a row ended while they loaded \(no answer for 1 s\)"),
+    ):
+        list(workers.rows(snippets))
+
+
+@pytest.mark.usefixtures("slow_start")
+def test_time_that_nobody_waits_counts_for_nothing(
+    setup: Setup, snippets: list[Recording], scorer: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who takes the rows may take all night over each, while other workers have long answered."""
+    monkeypatch.setattr("edgeser.runtime.scoring.workers._HEARING", 0.0)
+    pids: set[int] = set()
+    with Workers(setup, 2, 1, scorer.identity, hang_s=4.0) as workers:
+        for _, row in workers.rows(snippets[:4]):
+            assert "error" not in row
+            pids |= {*workers.pids}
+            time.sleep(5.0)
+    assert len(pids) == 2
+
+
+@pytest.mark.usefixtures("slow_start")
+def test_a_stopped_worker_does_not_hold_up_a_batch_that_its_pipe_cannot_take(
+    setup: Setup, snippets: list[Recording], scorer: InProcess
+) -> None:
+    with Workers(setup, 1, 4, scorer.identity, hang_s=2.0) as workers:
+        assert len(list(workers.rows(snippets[:1]))) == 1
+        (stopped,) = workers.pids
+        os.kill(stopped, signal.SIGSTOP)
+        long = [dataclasses.replace(r, transcript="well " * 50_000) for r in snippets[:4]]
+        assert [recording.id for recording, _ in workers.rows(long)] == [r.id for r in long]
+        assert stopped not in workers.pids
 
 
 def test_counts_below_one_are_refused() -> None:
