@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgeser.corpora import Utterance
 from edgeser.runtime.metrics import Metrics, measure
-from edgeser.runtime.recognizer import softmax
+from edgeser.runtime.pipeline import softmax
 
 
 @dataclass(frozen=True)

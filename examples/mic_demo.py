@@ -51,7 +51,8 @@ def line(event: edgeser.Event) -> Text:
     """Return an utterance's line in the scroll-back."""
     text = Text(f"{event.start_s:7.1f} s  ", "dim")
     text.append(f"{event.label:<8}", f"bold {COLOURS.get(event.label, 'cyan')}")
-    text.append(f" {event.result.probabilities[event.label]:4.0%}  {event.latency_ms:5.0f} ms  ", "dim")
+    likely = "" if event.result.probability is None else f"{event.result.probability:4.0%}"
+    text.append(f" {likely:4}  {event.latency_ms:5.0f} ms  ", "dim")
     text.append_text(words(event.result))
     if event.words.value in ("late", "failed"):
         text.append(f" (words {event.words.value})", "dim")

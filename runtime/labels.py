@@ -13,6 +13,9 @@ FOUR_EMOTIONS = ("angry", "happy", "neutral", "sad")
 SEVEN_EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 """MELD's set."""
 
+NO_SPEECH = "no speech"
+"""The label of a recording in which nobody speaks; no emotion may have this name."""
+
 _SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "angry": ("ang", "anger"),
     "boredom": ("bored",),

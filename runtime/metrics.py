@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgeser.runtime.errors import InputError
+from edgeser.runtime.labels import NO_SPEECH
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Metrics:
         wf1: F1 weighted by class frequency, MELD's measure.
         confusion: `confusion[i][j]` utterances of class `i` were taken for `j`.
         labels: Class names, in order.
+        unanswered: Utterances of each class in which no speech was found; they count as wrong. Empty stands for none.
     """
 
     wa: float
@@ -28,19 +30,26 @@ class Metrics:
     wf1: float
     confusion: tuple[tuple[int, ...], ...]
     labels: tuple[str, ...]
+    unanswered: tuple[int, ...] = ()
 
     @property
     def count(self) -> int:
         """Utterances compared."""
-        return sum(map(sum, self.confusion))
+        return sum(map(sum, self.confusion)) + sum(self.unanswered)
+
+    @property
+    def per_class(self) -> tuple[int, ...]:
+        """Utterances of each class."""
+        unanswered = self.unanswered or (0,) * len(self.labels)
+        return tuple(sum(row) + none for row, none in zip(self.confusion, unanswered, strict=True))
 
     @property
     def recall(self) -> dict[str, float]:
         """Share of each class's utterances that are right; classes without utterances are left out."""
         return {
-            label: row[i] / sum(row)
-            for i, (label, row) in enumerate(zip(self.labels, self.confusion, strict=True))
-            if sum(row)
+            label: self.confusion[i][i] / count
+            for i, (label, count) in enumerate(zip(self.labels, self.per_class, strict=True))
+            if count
         }
 
     def as_dict(self) -> dict[str, Any]:
@@ -53,31 +62,35 @@ class Metrics:
             "recall": {label: round(value, 4) for label, value in self.recall.items()},
             "confusion": [list(row) for row in self.confusion],
             "labels": list(self.labels),
+            **({"unanswered": list(self.unanswered)} if self.unanswered else {}),
         }
 
 
 def measure(predicted: Sequence[str], actual: Sequence[str], labels: Sequence[str]) -> Metrics:
-    """Compare predicted with actual emotions.
+    """Compare predicted with actual emotions; a prediction may be `NO_SPEECH`, which is never right.
 
     Raises:
         InputError: Nothing to compare, lengths differ, or a label is not among `labels`.
     """
     if not actual or len(predicted) != len(actual):
         raise InputError(f"metrics: got {len(predicted)} predictions for {len(actual)} labels, expected as many, not 0")
-    unknown = sorted({*predicted, *actual} - set(labels))
+    unknown = sorted({*predicted, *actual} - set(labels) - ({NO_SPEECH} - set(actual)))
     if unknown:
         raise InputError(f"metrics: got {', '.join(unknown)}, the model knows {', '.join(labels)}")
     index = {label: i for i, label in enumerate(labels)}
-    confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
+    confusion = np.zeros((len(labels), len(labels) + 1), dtype=np.int64)  # the last column: unanswered
     for guess, truth in zip(predicted, actual, strict=True):
-        confusion[index[truth], index[guess]] += 1
-    right, per_class, per_guess = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+        confusion[index[truth], index.get(guess, -1)] += 1
+    unanswered, per_class = confusion[:, -1], confusion.sum(axis=1)
+    confusion = confusion[:, :-1]
+    right, per_guess = confusion.diagonal(), confusion.sum(axis=0)
     present = per_class > 0
     f1 = 2.0 * right / np.maximum(per_class + per_guess, 1)
     return Metrics(
-        wa=float(right.sum() / confusion.sum()),
+        wa=float(right.sum() / len(actual)),
         ua=float((right[present] / per_class[present]).mean()),
-        wf1=float((f1 * per_class).sum() / confusion.sum()),
+        wf1=float((f1 * per_class).sum() / len(actual)),
         confusion=tuple(tuple(int(n) for n in row) for row in confusion),
         labels=tuple(labels),
+        unanswered=tuple(int(n) for n in unanswered) if unanswered.any() else (),
     )

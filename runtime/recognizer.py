@@ -6,8 +6,8 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -16,14 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeser.runtime.asr import Asr, RecognizedWord, open_asr
-from edgeser.runtime.audio import SAMPLE_RATE, Samples, load_audio, prepare
+from edgeser.runtime.audio import Samples, load_audio, prepare
 from edgeser.runtime.bundle import Bundle
 from edgeser.runtime.engines import Engine, OnnxRuntimeEngine, candidates, open_engine
 from edgeser.runtime.errors import BundleError, EngineError, InputError, MissingDependencyError, ParityError
-from edgeser.runtime.frontends import AudioFrontend, Features, Frontend, OpenGraph, TextFrontend, Token
+from edgeser.runtime.frontends import Frontend, OpenGraph
 from edgeser.runtime.golden import prove, unproved, verify_engine
 from edgeser.runtime.owner import OwnerProcess
-from edgeser.runtime.results import Result, Span, Timings, explain_audio, explain_words
+from edgeser.runtime.pipeline import Evidence, Heard, Pipeline
+from edgeser.runtime.results import Result
+from edgeser.runtime.speech import SpeechMeter
+from edgeser.runtime.vad import VAD_FRAME
 
 if TYPE_CHECKING:
     from edgeser.runtime.sources import Source
@@ -33,32 +36,6 @@ log = logging.getLogger(__name__)
 
 DEFAULT_BUNDLE = "default.edgeser"
 _SELF_TEST_VECTORS = 2  # a few milliseconds; `edgeser doctor` runs them all
-_WORDS = ("text", "phonemes")  # modalities with a row for each word, those with the better importances first
-
-
-@dataclass(frozen=True)
-class Heard:
-    """One utterance on its way to the engine: features, words, and the time they took.
-
-    Attributes:
-        features: By modality.
-        transcript: What was said, as far as it is known.
-        tokens: The words as the modality cuts them whose importance is shown; see `Runtime.highlighted`.
-        recognized: The recogniser's words.
-        duration_s: Length of the audio.
-        asr_ms: Time that the recogniser took.
-        audio_ms: Time that the audio's frontend took.
-        text_ms: Time that all frontends of the transcript took.
-    """
-
-    features: Mapping[str, Features]
-    transcript: str
-    tokens: Sequence[Token]
-    recognized: Sequence[RecognizedWord]
-    duration_s: float
-    asr_ms: float
-    audio_ms: float
-    text_ms: float
 
 
 class Runtime:
@@ -86,23 +63,24 @@ class Runtime:
             name: bundle.frontend(name, open_graph) for name in bundle.manifest.inputs
         }
         self._owner = OwnerProcess("runtime")
+        self._pipeline = Pipeline(engine, self.frontends, self.labels)
+        self._speech = SpeechMeter()
         _check_contract(bundle, engine)
 
     @property
     def hears_words(self) -> bool:
         """Whether the model takes words, in whatever form."""
-        return any(isinstance(frontend, TextFrontend) for frontend in self.frontends.values())
+        return self._pipeline.hears_words
 
     @property
     def highlighted(self) -> str | None:
         """The modality whose importances become highlighted words; `None` where no row is a word's."""
-        return next((name for name in _WORDS if name in self.frontends), None)
+        return self._pipeline.highlighted
 
     @property
     def window_samples(self) -> int:
         """Samples at 16 kHz that the model hears of an utterance at most."""
-        frontend = self.frontends.get("audio")
-        return frontend.samples_for(frontend.length) if isinstance(frontend, AudioFrontend) else SAMPLE_RATE
+        return self._pipeline.window_samples
 
     @classmethod
     def load(
@@ -195,6 +173,8 @@ class Runtime:
     ) -> Result:
         """Recognise the emotion of one utterance.
 
+        Without speech in it, and without words from the caller, the answer is `no speech`; see `Result`.
+
         Args:
             audio: Samples, `(samples,)` or `(samples, channels)`, PCM or floats at full scale 1.0; or a file.
             rate: Sample rate in Hz; needed with samples, not with a file.
@@ -207,7 +187,7 @@ class Runtime:
         """
         self._owner.check()
         samples = self._samples(audio, rate)
-        return self._answer([self._listen(samples, transcript)])[0]
+        return self._pipeline.answer([self._listen(samples, transcript)])[0]
 
     def recognize_batch(self, audio: Sequence[Samples], transcripts: Sequence[str | None]) -> list[Result]:
         """Recognise several utterances in one run of the engine.
@@ -222,22 +202,35 @@ class Runtime:
             EngineError: The engine failed, or the Runtime was loaded before a fork.
         """
         self._owner.check()
-        return self._answer([self._listen(s, t) for s, t in zip(audio, transcripts, strict=True)])
+        return self._pipeline.answer([self._listen(s, t) for s, t in zip(audio, transcripts, strict=True)])
 
-    def answer(self, samples: Samples, words: Sequence[RecognizedWord], asr_ms: float = 0.0) -> Result:
+    def answer(
+        self,
+        samples: Samples,
+        words: Sequence[RecognizedWord],
+        asr_ms: float = 0.0,
+        spoken: NDArray[np.bool_] | None = None,
+    ) -> Result:
         """Recognise one utterance whose words a recogniser has heard already.
 
         Args:
             samples: `(samples,)` float32, mono at 16 kHz.
             words: What was heard, perhaps nothing.
             asr_ms: How long that took.
+            spoken: Which frames of 32 ms are speech; `None` where nobody knows yet.
 
         Raises:
             InputError: The audio is not usable.
             EngineError: The engine failed, or the Runtime was loaded before a fork.
         """
         self._owner.check()
-        return self._answer([self._features(samples, _spoken(words), words, asr_ms)])[0]
+        self.check(samples)
+        if spoken is None:
+            share, vad_ms = self._speech_share(samples)
+        else:
+            share, vad_ms = float(spoken[: -(-self._pipeline.analyzed(samples).shape[0] // VAD_FRAME)].mean()), 0.0
+        evidence = Evidence(_joined(words), words, share, asr_ms, vad_ms)
+        return self._pipeline.answer([self._pipeline.features(samples, evidence)])[0]
 
     def open_stream(
         self,
@@ -286,9 +279,7 @@ class Runtime:
 
     def check(self, samples: Samples) -> None:
         """Raise `InputError` when samples are too short for the frontend."""
-        for frontend in self.frontends.values():
-            if isinstance(frontend, AudioFrontend):
-                frontend.check(samples)
+        self._pipeline.check(samples)
 
     def score(
         self,
@@ -324,6 +315,7 @@ class Runtime:
             return
         if self._owns_asr:
             self.asr.close()
+        self._speech.close()
         self.engine.close()
         for frontend in self.frontends.values():
             frontend.close()
@@ -346,76 +338,22 @@ class Runtime:
         return prepare(audio, rate)
 
     def _listen(self, samples: Samples, transcript: str | None) -> Heard:
-        """Run the ASR where it is needed, and the frontends."""
-        if transcript is not None or not self.hears_words:
-            return self._features(samples, transcript or "")
+        """Look for speech, run the ASR where it is needed, and the frontends."""
+        self.check(samples)
+        share, vad_ms = self._speech_share(samples)
+        evidence = Evidence(transcript or "", speech_share=share, vad_ms=vad_ms)
+        if share and transcript is None and self.hears_words:
+            started = time.perf_counter()
+            recognized = self.asr.transcribe(samples)
+            asr_ms = (time.perf_counter() - started) * 1e3
+            evidence = replace(evidence, transcript=_joined(recognized), recognized=recognized, asr_ms=asr_ms)
+        return self._pipeline.features(samples, evidence)
+
+    def _speech_share(self, samples: Samples) -> tuple[float, float]:
+        """Return the share of speech in what the model hears, and the milliseconds that finding it took."""
         started = time.perf_counter()
-        recognized = self.asr.transcribe(samples)
-        return self._features(samples, _spoken(recognized), recognized, (time.perf_counter() - started) * 1e3)
-
-    def _features(
-        self, samples: Samples, words: str, recognized: Sequence[RecognizedWord] = (), asr_ms: float = 0.0
-    ) -> Heard:
-        """Run the frontends."""
-        features: dict[str, Features] = {}
-        tokens: list[Token] = []
-        audio_ms = text_ms = 0.0
-        for name, frontend in self.frontends.items():
-            before = time.perf_counter()
-            if isinstance(frontend, AudioFrontend):
-                features[name] = frontend(samples)
-                audio_ms += (time.perf_counter() - before) * 1e3
-            elif isinstance(frontend, TextFrontend):
-                cut = frontend.tokens(words)
-                features[name] = frontend.features(cut)
-                tokens = cut if name == self.highlighted else tokens
-                text_ms += (time.perf_counter() - before) * 1e3
-        return Heard(
-            features,
-            words,
-            tokens,
-            recognized,
-            samples.shape[0] / SAMPLE_RATE,
-            asr_ms,
-            audio_ms,
-            text_ms,
-        )
-
-    def _answer(self, batch: Sequence[Heard]) -> list[Result]:
-        started = time.perf_counter()
-        outputs = self.engine.run(stack(batch, tuple(self.frontends)))
-        engine_ms = (time.perf_counter() - started) * 1e3 / len(batch)
-        probabilities = softmax(outputs["logits"])
-        return [
-            self._result(heard, probabilities[i], {n: v[i] for n, v in outputs.items()}, engine_ms)
-            for i, heard in enumerate(batch)
-        ]
-
-    def _result(
-        self, heard: Heard, probabilities: NDArray[np.float64], outputs: Mapping[str, NDArray[Any]], engine_ms: float
-    ) -> Result:
-        spans: tuple[Span, ...] = ()
-        heard_s = heard.duration_s
-        frontend = self.frontends.get("audio")
-        if isinstance(frontend, AudioFrontend):
-            audio = heard.features["audio"]
-            if audio.total > audio.valid:
-                heard_s = (audio.valid - 1) * frontend.hop_s + frontend.window_s
-            if "audio_importance" in outputs:
-                spans = explain_audio(outputs["audio_importance"], audio.valid, frontend)
-        weights = outputs.get(f"{self.highlighted}_importance")
-        words = explain_words(heard.transcript, heard.tokens, weights, heard.recognized)
-        return Result(
-            label=self.labels[int(probabilities.argmax())],
-            probabilities={label: float(p) for label, p in zip(self.labels, probabilities, strict=True)},
-            transcript=heard.transcript,
-            words=words,
-            spans=spans,
-            duration_s=heard.duration_s,
-            heard_s=heard_s,
-            engine=self.engine.name,
-            timings=Timings(heard.asr_ms, heard.audio_ms, heard.text_ms, engine_ms),
-        )
+        share = self._speech.share(self._pipeline.analyzed(samples))
+        return share, (time.perf_counter() - started) * 1e3
 
 
 def default_bundle() -> Path:
@@ -439,24 +377,8 @@ def _choices(bundle: Bundle, engine: str) -> tuple[str, ...]:
     return names[-1:]
 
 
-def _spoken(words: Sequence[RecognizedWord]) -> str:
+def _joined(words: Sequence[RecognizedWord]) -> str:
     return " ".join(word.text for word in words)
-
-
-def stack(batch: Sequence[Heard], modalities: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Stack features into the graph's inputs: `<name>` and `<name>_length` for each modality."""
-    feeds: dict[str, NDArray[Any]] = {}
-    for name in modalities:
-        feeds[name] = np.stack([heard.features[name].values for heard in batch])
-        feeds[f"{name}_length"] = np.array([heard.features[name].valid for heard in batch], dtype=np.int32)
-    return feeds
-
-
-def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the probabilities of `(N, classes)` logits, in float64."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    probabilities: NDArray[np.float64] = shifted / shifted.sum(axis=-1, keepdims=True)
-    return probabilities
 
 
 def _check_contract(bundle: Bundle, engine: Engine) -> None:

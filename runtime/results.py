@@ -56,25 +56,32 @@ class Span:
 
 @dataclass(frozen=True)
 class Timings:
-    """Milliseconds that each stage took for one utterance; in a batch, the batch's share."""
+    """Milliseconds that each stage took for one utterance; in a batch, the batch's share.
+
+    In a stream the voice detector works while someone speaks, and counts as 0 here.
+    """
 
     asr_ms: float
     audio_ms: float
     text_ms: float
     engine_ms: float
+    vad_ms: float = 0.0
 
     @property
     def total_ms(self) -> float:
         """Milliseconds from samples to result."""
-        return self.asr_ms + self.audio_ms + self.text_ms + self.engine_ms
+        return self.vad_ms + self.asr_ms + self.audio_ms + self.text_ms + self.engine_ms
 
 
 @dataclass(frozen=True)
 class Result:
     """The emotion of one utterance, and why.
 
+    Where no speech was found and the caller gave no words, neither recogniser nor model was asked: the label is
+    `NO_SPEECH`, all emotions are equally probable, and there are no words and spans.
+
     Attributes:
-        label: The most probable emotion.
+        label: The most probable emotion; or `NO_SPEECH`.
         probabilities: By emotion; they sum to 1.
         transcript: The words the model got; empty when none were recognised.
         words: The transcript's words, with what they weighed.
@@ -83,6 +90,8 @@ class Result:
         heard_s: How much of it the model heard: its window is fixed, 4.6 s with 460 frames of 10 ms.
         engine: Name of the engine that answered.
         timings: Time taken.
+        speech_share: Share of the first `heard_s` in which the voice detector heard speech, 0 to 1; 0 where that is
+            less than 0.1 s. In a stream by the stream's own thresholds.
     """
 
     label: str
@@ -94,13 +103,28 @@ class Result:
     heard_s: float
     engine: str
     timings: Timings
+    speech_share: float
+
+    @property
+    def has_speech(self) -> bool:
+        """Whether speech was found. Without it an answer, if there is one, rests on the caller's words."""
+        return self.speech_share > 0.0
+
+    @property
+    def probability(self) -> float | None:
+        """The label's probability; `None` where the label is `NO_SPEECH`."""
+        return self.probabilities.get(self.label)
 
 
 def result_row(result: Result) -> dict[str, Any]:
-    """Return the answer as a flat row of plain values: `label, p_<class>..., transcript, words, spans, engine, ms`."""
+    """Return the answer as a flat row of plain values.
+
+    `label, p_<class>..., speech_share, transcript, words, spans, engine, ms`.
+    """
     return {
         "label": result.label,
         **{f"p_{label}": round(p, 6) for label, p in result.probabilities.items()},
+        "speech_share": round(result.speech_share, 4),
         "transcript": result.transcript,
         "words": [[word.text, round(word.importance, 4)] for word in result.words],
         "spans": [[span.start_s, span.end_s, round(span.importance, 4)] for span in result.spans],

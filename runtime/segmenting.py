@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.errors import InputError
@@ -80,11 +81,13 @@ class Segment:
         start: First sample, counted from the stream's start.
         samples: `(n,)` float32 mono at 16 kHz.
         ending: Why it ended.
+        spoken: `(frames,)`, which frames of 32 ms are speech.
     """
 
     start: int
     samples: Samples
     ending: Ending
+    spoken: NDArray[np.bool_]
 
     @property
     def end(self) -> int:
@@ -138,6 +141,11 @@ class Segmenter:
     def heard(self) -> Samples:
         """A view of the current utterance so far, `(n,)` float32, silence after it included."""
         return self._audio[: self._filled].reshape(-1)
+
+    @property
+    def spoken(self) -> NDArray[np.bool_]:
+        """A view of which frames of `heard` are speech, `(frames,)`."""
+        return self._spoken[: self._filled]
 
     @property
     def sure(self) -> int:
@@ -196,7 +204,7 @@ class Segmenter:
         end = min(self._filled, self._last + self._post_roll)
         if self._confirmed:
             samples = end * VAD_FRAME - (self._tail if end == self._filled else 0)
-            done.append(Segment(self._at, self.heard[:samples].copy(), ending))
+            done.append(Segment(self._at, self.heard[:samples].copy(), ending, self._spoken[:end].copy()))
         self._last, self._confirmed = 0, False
         self._drop(max(end, self._filled - self._pre_roll))
         return done
@@ -205,7 +213,7 @@ class Segmenter:
         """Cut a too long utterance at its quietest late frame; what follows begins the next one."""
         first = self._longest - self._search
         cut = first + int(self._loudness[first : self._longest].argmin())
-        segment = Segment(self._at, self._audio[:cut].reshape(-1).copy(), Ending.SPLIT)
+        segment = Segment(self._at, self._audio[:cut].reshape(-1).copy(), Ending.SPLIT, self._spoken[:cut].copy())
         self._drop(cut)
         self._last = max(0, self._last - cut)
         self._confirmed = int(self._spoken[: self._filled].sum()) >= self._min_speech

@@ -102,7 +102,13 @@ def _print(report: dict[str, Any], model: dict[str, Latency], whole: Latency) ->
 
 def _stages(timings: list[Timings]) -> dict[str, float]:
     """Return the median milliseconds of each stage of the whole path."""
-    stages = {"ASR": "asr_ms", "audio features": "audio_ms", "text features": "text_ms", "model": "engine_ms"}
+    stages = {
+        "VAD": "vad_ms",
+        "ASR": "asr_ms",
+        "audio features": "audio_ms",
+        "text features": "text_ms",
+        "model": "engine_ms",
+    }
     return {
         name: round(float(np.median([getattr(timing, field) for timing in timings])), 2)
         for name, field in stages.items()

@@ -15,6 +15,7 @@ from pathlib import Path
 import edgeser
 from edgeser.cli.options import add_runtime_options, load_runtime
 from edgeser.runtime.errors import InputError
+from edgeser.runtime.labels import NO_SPEECH
 from edgeser.runtime.results import Result
 from edgeser.runtime.scoring import find_recordings
 
@@ -41,9 +42,8 @@ def run(args: argparse.Namespace) -> int:
 def describe(result: Result) -> str:
     """Return a result as a few lines of text."""
     words = " ".join(f"*{word.text}*" if word.mattered else word.text for word in result.words)
-    lines = [
-        f"  {result.duration_s:.1f} s   \u201c{words}\u201d" if words else f"  {result.duration_s:.1f} s   (no words)"
-    ]
+    said = f"\u201c{words}\u201d" if words else "(no words)" if result.has_speech else f"({NO_SPEECH})"
+    lines = [f"  {result.duration_s:.1f} s   {said}", f"  speech   {result.speech_share:.0%} of it"]
     for label, probability in result.probabilities.items():
         bar = "\u2588" * round(probability * _BAR)
         mark = "\u2190" if label == result.label else ""
@@ -53,7 +53,7 @@ def describe(result: Result) -> str:
     lines.append(f"  moments  {moments or 'none'}")
     timings = result.timings
     lines.append(
-        f"  took     {timings.total_ms:.0f} ms: words {timings.asr_ms:.0f}, "
+        f"  took     {timings.total_ms:.0f} ms: finding speech {timings.vad_ms:.1f}, words {timings.asr_ms:.0f}, "
         f"audio features {timings.audio_ms:.0f}, text features {timings.text_ms:.0f}, model {timings.engine_ms:.1f}"
     )
     return "\n".join(lines)

@@ -46,7 +46,8 @@ def describe(event: Event) -> str:
     said = f"  \u201c{words}\u201d" if words else ""
     why = "" if event.words in (Words.HEARD, Words.OFF) else f"  (words {event.words.value})"
     mark = "\u2026" if event.partial else " "
+    likely = "    " if result.probability is None else f"{result.probability:4.0%}"
     return (
-        f"{event.start_s:8.1f} - {event.end_s:.1f} s {mark} {result.label:<8} {result.probabilities[result.label]:4.0%}"
+        f"{event.start_s:8.1f} - {event.end_s:.1f} s {mark} {result.label:<8} {likely}"
         f"  {event.latency_ms:5.0f} ms{said}{why}"
     )

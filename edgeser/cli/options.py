@@ -115,4 +115,6 @@ def metrics_text(metrics: Metrics) -> str:
             + " ".join(f"{count:>8}" for count in row)
             + (f"   {recall:.3f}" if recall is not None else "   -")
         )
+    if metrics.unanswered:
+        lines.append(f"no speech found in {sum(metrics.unanswered)} of them, which counts as wrong")
     return "\n".join(lines)

@@ -24,7 +24,7 @@ _VALUES_UP_TO = 12  # sessions whose bars have room for a number
 def confusion_figure(metrics: Metrics) -> Figure:
     """Draw a confusion matrix: a row for each true emotion, shaded by the share of the row, with the counts."""
     counts = np.array(metrics.confusion, dtype=np.int64)
-    totals = counts.sum(axis=1)
+    totals = np.array(metrics.per_class, dtype=np.int64)
     shares = counts / np.maximum(totals, 1)[:, None]
     names = [shorten(label, _NAME) for label in metrics.labels]
     classes = range(len(names))

@@ -55,8 +55,8 @@ class Explanation:
     @property
     def headline(self) -> str:
         """The answer beside the truth, in words."""
-        label = self.result.label
-        text = f"recognised: {label} ({self.result.probabilities[label]:.0%})"
+        probability = self.result.probability
+        text = f"recognised: {self.result.label}" + ("" if probability is None else f" ({probability:.0%})")
         return text if self.emotion is None else f"{text}; true: {self.emotion}"
 
 

@@ -120,9 +120,9 @@ def _accuracies(metrics: Metrics) -> tuple[str, ...]:
 
 
 def _recalls(metrics: Metrics) -> Iterable[tuple[str, str, str]]:
-    for label, row in zip(metrics.labels, metrics.confusion, strict=True):
+    for label, count in zip(metrics.labels, metrics.per_class, strict=True):
         recall = metrics.recall.get(label)
-        yield label, "\u2013" if recall is None else f"{recall:.1%}", str(sum(row))
+        yield label, "\u2013" if recall is None else f"{recall:.1%}", str(count)
 
 
 def _session_table(sessions: Mapping[str, Metrics]) -> str:

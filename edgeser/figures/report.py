@@ -118,10 +118,11 @@ def draw(report: Report) -> list[Picture]:
 
 def _confusion_text(metrics: Metrics) -> str:
     rows = (
-        f"of {sum(row)} {label}: " + ", ".join(f"{n} as {guess}" for guess, n in zip(metrics.labels, row, strict=True))
-        for label, row in zip(metrics.labels, metrics.confusion, strict=True)
+        f"of {total} {label}: " + ", ".join(f"{n} as {guess}" for guess, n in zip(metrics.labels, row, strict=True))
+        for label, row, total in zip(metrics.labels, metrics.confusion, metrics.per_class, strict=True)
     )
-    return "Recognised, " + "; ".join(rows)
+    unanswered = f"; no speech found in {sum(metrics.unanswered)}" if metrics.unanswered else ""
+    return "Recognised, " + "; ".join(rows) + unanswered
 
 
 def _explanation_caption(explanation: Explanation) -> str:

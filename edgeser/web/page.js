@@ -63,6 +63,7 @@ function draw() {
   for (const event of events) {
     if (event.end_s < first) continue;
     const share = event[`p_${event.label}`];
+    if (share === undefined) continue; // no speech
     const block = element("div", "", timeline);
     block.setAttribute("role", "listitem");
     block.title = `${clock(event.start_s)} ${event.label} ${Math.round(100 * share)}%`;

@@ -19,6 +19,7 @@ from edgeser.runtime.results import result_row
 from edgeser.runtime.scoring.recordings import Recording, Scored
 
 Row = Mapping[str, Any]
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the beginning of one (OWASP, CSV injection)
 _PARQUET_ROWS = 4096  # in a row group: a few megabytes
 
 
@@ -39,8 +40,12 @@ def error_row(recording: Recording, error: str) -> dict[str, Any]:
 
 
 def row_text(row: Row) -> str:
-    """Return a row as one line of JSON, which any UTF-8 output takes."""
-    return _encodable(json.dumps(row, ensure_ascii=False))
+    """Return a row as one line of JSON, which any UTF-8 output takes.
+
+    Raises:
+        ValueError: A number is not finite, for which JSON has no word.
+    """
+    return _encodable(json.dumps(row, ensure_ascii=False, allow_nan=False))
 
 
 def _encodable(text: str) -> str:
@@ -97,7 +102,7 @@ class _JsonLines:
 
 
 class _Csv:
-    """Nested values are JSON in their cells."""
+    """Nested values are JSON in their cells. A text that a spreadsheet would compute begins with an apostrophe."""
 
     def __init__(self, file: BinaryIO, labels: Sequence[str]) -> None:
         self._csv = csv.DictWriter(self, _columns(labels), restval="")
@@ -108,13 +113,20 @@ class _Csv:
         if isinstance(row, str):  # a line from the csv module, which wants to write to something
             self._file.write(_encodable(row).encode())
         else:
-            self._csv.writerow({k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()})
+            self._csv.writerow({name: _cell(value) for name, value in row.items()})
 
     def end(self) -> None:
         pass
 
     def abandon(self) -> None:
         pass
+
+
+def _cell(value: Any) -> Any:
+    """Return what stands in a cell of CSV: what comes from data is not run as a formula."""
+    if isinstance(value, list):
+        return json.dumps(value, allow_nan=False)
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 class _Parquet:
@@ -220,7 +232,8 @@ class RowWriter:
 
 def _columns(labels: Sequence[str]) -> list[str]:
     return [
-        *("id", "path", "emotion", "label", *(f"p_{label}" for label in labels), "transcript"),
+        *("id", "path", "emotion", "label", *(f"p_{label}" for label in labels), "speech_share"),
+        "transcript",
         *("words", "spans", "start_s", "end_s", "engine", "ms", "error"),
     ]
 
@@ -232,6 +245,6 @@ def _parquet_schema(labels: Sequence[str]) -> Any:
     kinds = {
         "words": pa.list_(pa.struct([("text", pa.string()), ("importance", number)])),
         "spans": pa.list_(pa.struct([("start_s", number), ("end_s", number), ("importance", number)])),
-        **dict.fromkeys(["start_s", "end_s", "ms", *(f"p_{label}" for label in labels)], number),
+        **dict.fromkeys(["speech_share", "start_s", "end_s", "ms", *(f"p_{label}" for label in labels)], number),
     }
     return pa.schema([(name, kinds.get(name, pa.string())) for name in _columns(labels)])

@@ -81,6 +81,7 @@ class _Utterance:
     number: int
     start: int
     samples: Samples
+    spoken: NDArray[np.bool_]
     ending: Ending | None
     hearing: Hearing | None
     words: tuple[RecognizedWord, ...]
@@ -298,7 +299,9 @@ class Stream(EventStream):
             hearing = hearing or self._listener.begin()
             hearing.add(segment.samples[hearing.taken :])
             hearing.finish()
-        self._queue(segment.start, segment.samples, segment.ending, hearing, ())
+        now = time.perf_counter()
+        start, samples, spoken, ending = segment.start, segment.samples, segment.spoken, segment.ending
+        self._queue(_Utterance(self._number, start, samples, spoken, ending, hearing, (), now, self._patient))
         self._hearing, self._rolled = None, 0
         self._number += 1
         self._meter.count("utterances")
@@ -309,17 +312,12 @@ class Stream(EventStream):
             return
         window = heard[-self._runtime.window_samples :]
         start = self._segmenter.start + heard.shape[0] - window.shape[0]
-        self._queue(start, window.copy(), None, None, self._hearing.partial if self._hearing else ())
+        spoken = self._segmenter.spoken[-math.ceil(window.shape[0] / VAD_FRAME) :]
+        words = self._hearing.partial if self._hearing else ()
+        now, number = time.perf_counter(), self._number
+        self._queue(_Utterance(number, start, window.copy(), spoken.copy(), None, None, words, now, self._patient))
 
-    def _queue(
-        self,
-        start: int,
-        samples: Samples,
-        ending: Ending | None,
-        hearing: Hearing | None,
-        words: tuple[RecognizedWord, ...],
-    ) -> None:
-        utterance = _Utterance(self._number, start, samples, ending, hearing, words, time.perf_counter(), self._patient)
+    def _queue(self, utterance: _Utterance) -> None:
         gone = self._answers.put(utterance, wait=self._patient)
         if isinstance(gone, _Utterance) and gone.ending is not None:
             if gone.hearing is not None:
@@ -345,7 +343,7 @@ class Stream(EventStream):
         started = time.perf_counter()
         try:
             result = self._runtime.answer(
-                utterance.samples, words, utterance.hearing.asr_ms if utterance.hearing else 0.0
+                utterance.samples, words, utterance.hearing.asr_ms if utterance.hearing else 0.0, utterance.spoken
             )
         except Exception as error:  # an engine may raise anything; one utterance is lost, not the stream
             self._failed(utterance, error)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torchmetrics.functional import classification as reference
 
 from edgeser.runtime.errors import InputError
-from edgeser.runtime.labels import FOUR_EMOTIONS
+from edgeser.runtime.labels import FOUR_EMOTIONS, NO_SPEECH
 from edgeser.runtime.metrics import measure
 
 PAIRS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60)
@@ -48,6 +48,20 @@ def test_a_worked_example() -> None:
         "confusion": [[1, 1, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]],
         "labels": list(FOUR_EMOTIONS),
     }
+
+
+def test_where_no_speech_was_found_nothing_is_right() -> None:
+    got = measure(["sad", NO_SPEECH, "angry", NO_SPEECH], ["sad", "sad", "angry", "happy"], FOUR_EMOTIONS)
+    assert got.count == 4
+    assert got.wa == 0.5
+    assert got.ua == pytest.approx((1 + 0.5 + 0) / 3)
+    assert got.wf1 == pytest.approx((1 * 1 + 2 * 2 / 3 + 0) / 4)
+    assert got.recall == {"angry": 1.0, "happy": 0.0, "sad": 0.5}
+    assert got.unanswered == (0, 1, 0, 1)
+    assert got.as_dict()["unanswered"] == [0, 1, 0, 1]
+    assert sum(map(sum, got.confusion)) == 2
+    with pytest.raises(InputError, match="got no speech"):
+        measure(["sad"], [NO_SPEECH], FOUR_EMOTIONS)
 
 
 @pytest.mark.parametrize(("predicted", "actual"), [([], []), (["sad"], []), (["sad"], ["sad", "sad"])])

@@ -17,14 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeser.runtime.asr import RecognizedWord
-from edgeser.runtime.audio import load_audio
+from edgeser.runtime.audio import Samples, load_audio
 from edgeser.runtime.bundle import GOLDEN, Bundle, write_bundle
 from edgeser.runtime.engines import ENGINES, Engine, OpenVinoEngine
 from edgeser.runtime.errors import BundleError, EngineError, InputError, MissingDependencyError, ParityError
 from edgeser.runtime.golden import TOLERANCE, EncoderVectors, GoldenVectors
-from edgeser.runtime.recognizer import Runtime, default_bundle, softmax
+from edgeser.runtime.labels import NO_SPEECH
+from edgeser.runtime.pipeline import softmax
+from edgeser.runtime.recognizer import Runtime, default_bundle
 from edgeser.runtime.results import Result
 
+CLIP = Path(__file__).parents[2] / "examples" / "clips" / "03-01-05-01-01-02-12.flac"
 WORDS = "dogs are sitting by the door"
 
 
@@ -133,6 +136,63 @@ def test_long_audio_says_how_much_was_heard(runtime: Runtime, clip: Path) -> Non
     assert result.heard_s == pytest.approx(9.2)
     assert result.duration_s == pytest.approx(long.size / 16_000)
     assert distance(result, runtime.recognize(long[: 460 * 320], 16_000)) < 1e-6
+
+
+QUIET = (1e-4 * np.random.default_rng(0).standard_normal(59_200)).astype(np.float32)  # -80 dBFS
+
+
+@pytest.mark.parametrize(
+    "samples", [np.zeros(59_200, np.float32), QUIET, 1000 * QUIET, load_audio(CLIP)[16_000:16_320]]
+)
+def test_without_speech_no_emotion_is_claimed(samples: Samples) -> None:
+    """Digital silence was answered "sad 0.80", noise at -80 dBFS "sad 0.96", 20 ms "happy 0.92"."""
+    with Runtime.load(asr="pocketsphinx") as runtime:
+        for transcript in (None, "", " "):
+            result = runtime.recognize(samples, 16_000, transcript=transcript)
+            assert result.label == NO_SPEECH == "no speech"
+            assert not result.has_speech
+            assert result.probability is None
+            assert set(result.probabilities.values()) == {0.25}
+            assert (result.speech_share, result.words, result.spans) == (0.0, (), ())
+            assert result.duration_s == result.heard_s == samples.shape[0] / 16_000
+            timings = result.timings
+            assert (timings.asr_ms, timings.audio_ms, timings.engine_ms) == (0.0, 0.0, 0.0)
+            assert timings.total_ms == timings.vad_ms > 0
+
+
+def test_words_from_the_caller_are_evidence(runtime: Runtime) -> None:
+    result = runtime.recognize(np.zeros(59_200, np.float32), 16_000, transcript="how dare you get out of my house")
+    assert result.label in runtime.labels
+    assert not result.has_speech
+    assert [word.text for word in result.words] == ["how", "dare", "you", "get", "out", "of", "my", "house"]
+
+
+def test_share_of_speech(runtime: Runtime, clips: list[Path]) -> None:
+    for clip in clips:
+        result = runtime.recognize(clip)
+        assert result.has_speech
+        assert 0.3 < result.speech_share < 0.7
+        assert result.probability == max(result.probabilities.values())
+
+
+def test_share_of_speech_is_that_of_the_window(runtime: Runtime, speech: Samples) -> None:
+    """Nothing is said of what the model does not hear."""
+    late = np.concatenate([np.zeros(10 * 16_000, np.float32), speech])
+    result = runtime.recognize(late, 16_000)
+    assert result.label == NO_SPEECH
+    assert (result.heard_s, result.duration_s) == (9.2, late.shape[0] / 16_000)
+    early = runtime.recognize(np.concatenate([speech, np.zeros(10 * 16_000, np.float32)]), 16_000)
+    alone = runtime.recognize(speech, 16_000)
+    assert early.speech_share == pytest.approx(alone.speech_share * alone.duration_s / 9.2, abs=0.02)
+
+
+def test_silence_among_a_batch(runtime: Runtime, clips: list[Path]) -> None:
+    silence = np.zeros(16_000, np.float32)
+    batch = [silence, load_audio(clips[0]), silence, load_audio(clips[1]), silence]
+    results = runtime.recognize_batch(batch, [None] * 5)
+    assert [result.has_speech for result in results] == [False, True, False, True, False]
+    for result, clip in zip(results[1::2], clips, strict=False):
+        assert distance(result, runtime.recognize(clip)) < 1e-5
 
 
 @settings(max_examples=25, deadline=None)

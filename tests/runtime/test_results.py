@@ -37,6 +37,7 @@ def explain(transcript: str, *weights: float, heard: tuple[RecognizedWord, ...] 
 
 def test_timings_add_up() -> None:
     assert Timings(1.0, 2.0, 4.0, 8.0).total_ms == 15.0
+    assert Timings(1.0, 2.0, 4.0, 8.0, 16.0).total_ms == 31.0
 
 
 class TestSpans:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -71,6 +72,31 @@ def test_csv_has_json_in_cells(rows: list[Mapping[str, Any]], scorer: InProcess,
     assert json.loads(read[0]["words"]) == rows[0]["words"]
     assert float(read[0]["p_sad"]) == rows[0]["p_sad"]
     assert (read[2]["label"], read[2]["error"].endswith("\\udcff.wav: no such file")) == ("", True)
+
+
+def test_csv_runs_nothing(rows: list[Mapping[str, Any]], scorer: InProcess, tmp_path: Path) -> None:
+    """Names and words from data are text in a spreadsheet, never formulas; numbers stay numbers."""
+    names = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "a=1", "1"]
+    write(tmp_path / "s.csv", scorer.identity.labels, [{**rows[0], "id": n, "transcript": n, "ms": -1} for n in names])
+    with (tmp_path / "s.csv").open(encoding="utf-8", newline="") as file:
+        read = list(csv.DictReader(file))
+    expected = [*(f"'{name}" for name in names[:6]), "a=1", "1"]
+    assert [row["id"] for row in read] == [row["transcript"] for row in read] == expected
+    assert {row["ms"] for row in read} == {"-1"}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["p_sad", "words"])
+def test_rows_hold_no_number_that_json_does_not_know(rows: list[Mapping[str, Any]], value: float, name: str) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        row_text({**rows[0], name: [["a", value]] if name == "words" else value})
+
+
+def test_rows_say_how_much_was_speech(rows: list[Mapping[str, Any]], scorer: InProcess) -> None:
+    assert 0.3 < rows[0]["speech_share"] < 0.7
+    silent = rows[1]  # the clip's first 0.5 s
+    assert (silent["label"], silent["speech_share"], silent["transcript"]) == ("no speech", 0.0, "")
+    assert {silent[f"p_{label}"] for label in scorer.identity.labels} == {0.25}
 
 
 def test_parquet_has_lists_of_structs_and_nulls(

@@ -29,7 +29,7 @@ from edgeser.runtime.recognizer import Runtime
 from edgeser.runtime.segmenting import Ending, SegmentOptions
 from edgeser.runtime.sources import FileSource, PcmSource, Source
 from edgeser.runtime.streams import Event, MetricsServer, Stream, StreamOptions, Words, prometheus_text
-from edgeser.runtime.vad import VAD_FRAME, VoiceDetector
+from edgeser.runtime.vad import FRAME_S, VAD_FRAME, SileroVad, VoiceDetector
 
 
 def events(runtime: Runtime, audio: Samples, chunk: int, **options: Any) -> list[Event]:
@@ -64,7 +64,24 @@ def test_a_stream_answers_as_one_shot_does(mute: Runtime, conversation: Samples,
     for event in reference:
         cut = conversation[round(event.start_s * SAMPLE_RATE) : round(event.end_s * SAMPLE_RATE)]
         once = mute.recognize(cut, SAMPLE_RATE)
-        assert dataclasses.replace(once, timings=event.result.timings) == event.result
+        # The stream's detector had heard what came before.
+        assert once.speech_share == pytest.approx(event.result.speech_share, abs=0.08)
+        expected = dataclasses.replace(once, timings=event.result.timings, speech_share=event.result.speech_share)
+        assert event.result == expected
+
+
+def test_a_stream_says_what_share_is_speech(mute: Runtime, conversation: Samples, reference: list[Event]) -> None:
+    """By the frames that its own detector took for speech: nothing is detected twice."""
+    detector, found = SileroVad(), []
+    for frame in conversation[: conversation.shape[0] // VAD_FRAME * VAD_FRAME].reshape(-1, VAD_FRAME):
+        found.append(detector.probability(frame))
+    first = reference[0]
+    frames = found[round(first.start_s / FRAME_S) : round(first.end_s / FRAME_S)]
+    low, high = (np.mean(np.array(frames) >= limit) for limit in (0.5, 0.35))
+    assert low <= first.result.speech_share <= high
+    assert all(event.result.has_speech and event.result.timings.vad_ms == 0.0 for event in reference)
+    partials = [e for e in events(mute, conversation[: 5 * SAMPLE_RATE], 800, partial=True) if e.partial]
+    assert all(0.0 < event.result.speech_share <= 1.0 for event in partials)
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

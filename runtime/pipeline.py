@@ -1,0 +1,195 @@
+"""From samples and words to an answer: frontends, the model, and what its importances say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeser.runtime.asr import RecognizedWord
+from edgeser.runtime.audio import SAMPLE_RATE, Samples
+from edgeser.runtime.engines import Engine
+from edgeser.runtime.frontends import AudioFrontend, Features, Frontend, TextFrontend, Token
+from edgeser.runtime.labels import NO_SPEECH
+from edgeser.runtime.results import Result, Span, Timings, explain_audio, explain_words
+
+_WORDS = ("text", "phonemes")  # modalities with a row for each word, those with the better importances first
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of an utterance beside its samples.
+
+    Attributes:
+        transcript: What was said, as far as it is known.
+        recognized: The recogniser's words.
+        speech_share: Share of the analysed audio that is speech, 0 to 1.
+        asr_ms: Time that the recogniser took.
+        vad_ms: Time that the voice detector took.
+    """
+
+    transcript: str = ""
+    recognized: Sequence[RecognizedWord] = ()
+    speech_share: float = 0.0
+    asr_ms: float = 0.0
+    vad_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One utterance on its way to the engine.
+
+    Attributes:
+        evidence: What is known of it.
+        duration_s: Length of the audio.
+        features: By modality; none where no speech and no words are there to be answered.
+        tokens: The words as the modality cuts them whose importance is shown; see `Pipeline.highlighted`.
+        audio_ms: Time that the audio's frontend took.
+        text_ms: Time that all frontends of the transcript took.
+    """
+
+    evidence: Evidence
+    duration_s: float
+    features: Mapping[str, Features]
+    tokens: Sequence[Token] = ()
+    audio_ms: float = 0.0
+    text_ms: float = 0.0
+
+
+class Pipeline:
+    """Runs frontends and the model, and explains what came out. Safe to call from any thread.
+
+    Args:
+        engine: Runs the model.
+        frontends: By modality, opened.
+        labels: Emotions, in the order of the model's classes.
+    """
+
+    def __init__(self, engine: Engine, frontends: Mapping[str, Frontend], labels: Sequence[str]) -> None:
+        self.engine = engine
+        self.frontends = frontends
+        self.labels = labels
+
+    @property
+    def hears_words(self) -> bool:
+        """Whether the model takes words, in whatever form."""
+        return any(isinstance(frontend, TextFrontend) for frontend in self.frontends.values())
+
+    @property
+    def highlighted(self) -> str | None:
+        """The modality whose importances become highlighted words; `None` where no row is a word's."""
+        return next((name for name in _WORDS if name in self.frontends), None)
+
+    @property
+    def window_samples(self) -> int:
+        """Samples at 16 kHz that the model hears of an utterance at most; a second where it hears none."""
+        frontend = self.frontends.get("audio")
+        return frontend.samples_for(frontend.length) if isinstance(frontend, AudioFrontend) else SAMPLE_RATE
+
+    def analyzed(self, samples: Samples) -> Samples:
+        """Return what an answer is about: the model's window of an utterance, all of it where only words count."""
+        return samples[: self.window_samples] if "audio" in self.frontends else samples
+
+    def check(self, samples: Samples) -> None:
+        """Raise `InputError` when samples are too short for the frontend."""
+        for frontend in self.frontends.values():
+            if isinstance(frontend, AudioFrontend):
+                frontend.check(samples)
+
+    def features(self, samples: Samples, evidence: Evidence) -> Heard:
+        """Run the frontends, unless there is neither speech nor a word to go by."""
+        features: dict[str, Features] = {}
+        tokens: list[Token] = []
+        audio_ms = text_ms = 0.0
+        duration_s = samples.shape[0] / SAMPLE_RATE
+        told = self.hears_words and bool(evidence.transcript.strip())
+        if not evidence.speech_share and not told:
+            return Heard(evidence, duration_s, features)
+        for name, frontend in self.frontends.items():
+            before = time.perf_counter()
+            if isinstance(frontend, AudioFrontend):
+                features[name] = frontend(samples)
+                audio_ms += (time.perf_counter() - before) * 1e3
+            elif isinstance(frontend, TextFrontend):
+                cut = frontend.tokens(evidence.transcript)
+                features[name] = frontend.features(cut)
+                tokens = cut if name == self.highlighted else tokens
+                text_ms += (time.perf_counter() - before) * 1e3
+        return Heard(evidence, duration_s, features, tokens, audio_ms, text_ms)
+
+    def answer(self, batch: Sequence[Heard]) -> list[Result]:
+        """Run the model over all utterances that have features, in one call, and return a result for each."""
+        answered = [heard for heard in batch if heard.features]
+        results = iter(self._run(answered) if answered else [])
+        return [next(results) if heard.features else self._no_speech(heard) for heard in batch]
+
+    def _run(self, batch: Sequence[Heard]) -> list[Result]:
+        started = time.perf_counter()
+        outputs = self.engine.run(stack(batch, tuple(self.frontends)))
+        engine_ms = (time.perf_counter() - started) * 1e3 / len(batch)
+        probabilities = softmax(outputs["logits"])
+        return [
+            self._result(heard, probabilities[i], {n: v[i] for n, v in outputs.items()}, engine_ms)
+            for i, heard in enumerate(batch)
+        ]
+
+    def _no_speech(self, heard: Heard) -> Result:
+        evidence = heard.evidence
+        return Result(
+            label=NO_SPEECH,
+            probabilities=dict.fromkeys(self.labels, 1.0 / len(self.labels)),
+            transcript=evidence.transcript,
+            words=(),
+            spans=(),
+            duration_s=heard.duration_s,
+            heard_s=self._heard_s(heard),
+            engine=self.engine.name,
+            timings=Timings(evidence.asr_ms, heard.audio_ms, heard.text_ms, 0.0, evidence.vad_ms),
+            speech_share=0.0,
+        )
+
+    def _result(
+        self, heard: Heard, probabilities: NDArray[np.float64], outputs: Mapping[str, NDArray[Any]], engine_ms: float
+    ) -> Result:
+        evidence, frontend = heard.evidence, self.frontends.get("audio")
+        spans: tuple[Span, ...] = ()
+        if isinstance(frontend, AudioFrontend) and "audio_importance" in outputs:
+            spans = explain_audio(outputs["audio_importance"], heard.features["audio"].valid, frontend)
+        weights = outputs.get(f"{self.highlighted}_importance")
+        return Result(
+            label=self.labels[int(probabilities.argmax())],
+            probabilities={label: float(p) for label, p in zip(self.labels, probabilities, strict=True)},
+            transcript=evidence.transcript,
+            words=explain_words(evidence.transcript, heard.tokens, weights, evidence.recognized),
+            spans=spans,
+            duration_s=heard.duration_s,
+            heard_s=self._heard_s(heard),
+            engine=self.engine.name,
+            timings=Timings(evidence.asr_ms, heard.audio_ms, heard.text_ms, engine_ms, evidence.vad_ms),
+            speech_share=evidence.speech_share,
+        )
+
+    def _heard_s(self, heard: Heard) -> float:
+        if "audio" not in self.frontends:
+            return heard.duration_s
+        return min(heard.duration_s, self.window_samples / SAMPLE_RATE)
+
+
+def stack(batch: Sequence[Heard], modalities: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Stack features into the graph's inputs: `<name>` and `<name>_length` for each modality."""
+    feeds: dict[str, NDArray[Any]] = {}
+    for name in modalities:
+        feeds[name] = np.stack([heard.features[name].values for heard in batch])
+        feeds[f"{name}_length"] = np.array([heard.features[name].valid for heard in batch], dtype=np.int32)
+    return feeds
+
+
+def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the probabilities of `(N, classes)` logits, in float64."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    probabilities: NDArray[np.float64] = shifted / shifted.sum(axis=-1, keepdims=True)
+    return probabilities
