@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
+from typing import Any
 
 _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of surrogate pairs, line and paragraph separators
@@ -16,6 +18,18 @@ def is_shown(character: str) -> bool:
 def escaped(text: str) -> str:
     """Return a text with all that may not be shown escaped, as `repr` would: `a\\x1b[2Jb`."""
     return text if text.isprintable() else "".join(c if is_shown(c) else repr(c)[1:-1] for c in text)
+
+
+def json_line(value: Any) -> str:
+    """Return a value as JSON in one line, with all that may not be shown escaped as `\\u001b`, which means the same.
+
+    Raises:
+        ValueError: A number is not finite, for which JSON has no word.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if text.isprintable():
+        return text
+    return "".join(c if is_shown(c) else json.dumps(c)[1:-1] for c in text)
 
 
 def name_problem(name: str, most: int) -> str | None:

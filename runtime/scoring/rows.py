@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Protocol
 
 from edgeser.runtime.errors import InputError, MissingDependencyError
 from edgeser.runtime.files import replacing
+from edgeser.runtime.names import json_line
 from edgeser.runtime.results import result_row
 from edgeser.runtime.scoring.recordings import Recording, Scored
 
@@ -40,12 +41,12 @@ def error_row(recording: Recording, error: str) -> dict[str, Any]:
 
 
 def row_text(row: Row) -> str:
-    """Return a row as one line of JSON, which any UTF-8 output takes.
+    """Return a row as one line of JSON, which any UTF-8 output takes, and a terminal shows as it is.
 
     Raises:
         ValueError: A number is not finite, for which JSON has no word.
     """
-    return _encodable(json.dumps(row, ensure_ascii=False, allow_nan=False))
+    return json_line(row)
 
 
 def _encodable(text: str) -> str:

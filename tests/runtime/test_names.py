@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import json
+import math
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeser.runtime.names import escaped, name_problem
+from edgeser.runtime.names import escaped, json_line, name_problem
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,19 @@ def test_anything_is_one_line_that_can_be_encoded(text: str) -> None:
     assert len(shown.splitlines()) <= 1
     assert not {unicodedata.category(c) for c in shown} & {"Cc", "Cs"}
     assert escaped(shown) == shown
+
+
+@given(st.text(st.characters(codec=None)))
+def test_json_that_can_be_shown_means_the_same(text: str) -> None:
+    line = json_line({text: [text]})
+    assert json.loads(line) == {text: [text]}
+    assert escaped(line) == line
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_json_has_no_word_for_what_is_not_finite(number: float) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        json_line([number])
 
 
 @pytest.mark.parametrize(
