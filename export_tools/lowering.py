@@ -109,7 +109,7 @@ def output_names(model: EmotionModel) -> list[str]:
 
 
 def example_inputs(model: EmotionModel, batch: int = 2) -> dict[str, Tensor]:
-    """Return inputs of the right shapes, for tracing."""
+    """Return inputs of the right shapes, for tracing; of a single utterance the tracer may fix the batch at 1."""
     inputs: dict[str, Tensor] = {}
     for name, spec in model.inputs.items():
         inputs[name] = torch.zeros(batch, spec.length, spec.dim)
@@ -136,6 +136,7 @@ def _export(model: EmotionModel, temperature: float) -> onnx.ModelProto:
     proto: onnx.ModelProto = program.model_proto
     name_weights(proto, model)
     assert [value.name for value in proto.graph.input] == list(example)
+    assert_any_batch(proto)
     return proto
 
 
@@ -180,6 +181,15 @@ def name_weights(proto: onnx.ModelProto, model: nn.Module) -> None:
                 break
     for node in proto.graph.node:
         node.input[:] = [renamed.get(name, name) for name in node.input]
+
+
+def assert_any_batch(proto: onnx.ModelProto) -> None:
+    """Assert that the batch of every input and output is symbolic.
+
+    PyTorch 2.13 fixes it without a word where it was traced with a batch of 1 and runs an LSTM, GRU or transformer.
+    """
+    for value in (*proto.graph.input, *proto.graph.output):
+        assert value.type.tensor_type.shape.dim[0].dim_param, f"the batch of {value.name} is fixed"
 
 
 def finish(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -22,7 +22,7 @@ from edgeser.export_tools.encoders.storage import store_weights
 from edgeser.export_tools.encoders.wav2vec1 import wav2vec1_from_fairseq
 from edgeser.export_tools.encoders.wav2vec2 import wav2vec2_from_transformers
 from edgeser.export_tools.encoders.whisper import whisper_from_ctranslate2, whisper_from_transformers
-from edgeser.export_tools.lowering import OPSET, finish, name_weights, quiet
+from edgeser.export_tools.lowering import OPSET, assert_any_batch, finish, name_weights, quiet
 from edgeser.runtime.audio import SAMPLE_RATE
 from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import InputError, MissingDependencyError, ParityError
@@ -176,6 +176,7 @@ def lower_encoder(encoder: Encoder, inputs: Mapping[str, NDArray[Any]]) -> onnx.
         )
     assert program is not None  # `f` is not given, so the exporter returns the program
     proto: onnx.ModelProto = program.model_proto
+    assert_any_batch(proto)
     name_weights(proto, encoder)
     return finish(proto)
 

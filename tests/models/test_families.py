@@ -148,6 +148,7 @@ def test_trains_exports_agrees_runs_and_refuses(
         assert report.max_importance_difference <= 1e-3
         opaque = {node.domain for node in onnx.load_from_string(bundle.graph(report.graph)).graph.node}
         assert opaque == ({"", DOMAIN} if report.graph == "plugin" else {""})
+        check_batches(bundle.graph(report.graph), graph_inputs(frontends, utterances[:3]))
 
     twin = restore_model(bundle.manifest.model.family, bundle.manifest.model.config)
     twin.load_state_dict(model.state_dict())
@@ -163,6 +164,17 @@ def check_training(model: EmotionModel, frontends: Mapping[str, Frontend], utter
     )
     assert np.isfinite(losses).all()
     assert any(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def check_batches(graph: bytes, inputs: Inputs) -> None:
+    """A batch of 1, 2 or 3 utterances gives each what it gets alone."""
+    with open_engine(graph) as engine:
+        alone = [engine.run({n: v[i : i + 1] for n, v in inputs.items()}) for i in range(3)]
+        for size in (2, 3):
+            together = engine.run({name: value[:size] for name, value in inputs.items()})
+            for name, value in together.items():
+                assert value.shape[0] == size
+                np.testing.assert_allclose(value, np.concatenate([o[name] for o in alone[:size]]), rtol=0, atol=1e-4)
 
 
 def check_runtime(path: Path, model: EmotionModel, frontends: Mapping[str, Frontend], clip: Path) -> None:

@@ -73,9 +73,26 @@ def by_command(tmp_path_factory: pytest.TempPathFactory) -> Open:
     def export(source: object, *options: str) -> Frontend:
         out = tmp_path_factory.mktemp("exported") / "encoder"
         assert main(["export-encoder", str(source), "-o", str(out), *options]) == 0
-        return read_frontend(out)
+        frontend = read_frontend(out)
+        assert isinstance(frontend, SpeechEncoder | TextEncoder)
+        assert_any_batch_runs(frontend.engine)
+        return frontend
 
     return export
+
+
+def assert_any_batch_runs(engine: Engine) -> None:
+    """A batch of 1, 2 or 3 gives each the rows that it gets alone."""
+    rng = np.random.default_rng(0)
+    values, *valid = engine.inputs
+    size = int(values.shape[1] or 0)
+    noise = rng.standard_normal((3, size)) if values.dtype == "float32" else rng.integers(0, 12, (3, size))
+    feeds = {values.name: noise.astype(values.dtype)}
+    feeds.update({spec.name: np.array([size, size - 1, size // 2], np.int32) for spec in valid})
+    alone = [engine.run({n: v[i : i + 1] for n, v in feeds.items()})["rows"] for i in range(3)]
+    for batch in (2, 3):
+        together = engine.run({name: value[:batch] for name, value in feeds.items()})["rows"]
+        np.testing.assert_allclose(together, np.concatenate(alone[:batch]), rtol=0, atol=1e-3 * float(together.std()))
 
 
 @pytest.fixture(scope="session")
