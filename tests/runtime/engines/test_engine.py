@@ -504,3 +504,33 @@ class TestThreads:
 
         with ThreadPoolExecutor(len(engines)) as pool:
             list(pool.map(work, engines))
+
+
+@pytest.mark.parametrize("unsigned", [True, False])
+def test_sums_of_8_bit_products_do_not_overflow(name: str, unsigned: bool) -> None:
+    """On x86 without VNNI ONNX Runtime 1.32 adds them in 16 bits by default, and OpenVINO 2026.4 always: 255 x 127 x 2."""
+    size, top, kind = 64, 255 if unsigned else 127, np.uint8 if unsigned else np.int8
+    stored = {
+        "one": np.float32(1.0),
+        "zero": kind(0),
+        "codes": np.full((size, 4), 127, np.int8),
+        "scales": np.ones(4, np.float32),
+        "zeros": np.zeros(4, np.int8),
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "one", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "one", "zero"], ["rounded"]),
+        helper.make_node("DequantizeLinear", ["codes", "scales", "zeros"], ["weights"], axis=1),
+        helper.make_node("MatMul", ["rounded", "weights"], ["y"]),
+    ]
+    inner = helper.make_graph(
+        nodes,
+        "integers",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", size])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])],
+        [numpy_helper.from_array(np.asarray(value), label) for label, value in stored.items()],
+    )
+    model = helper.make_model(inner, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    with open_engine(model.SerializeToString(), name) as engine:
+        y = engine.run({"x": np.full((2, size), top, np.float32)})["y"]
+    np.testing.assert_allclose(y, np.full((2, 4), size * top * 127), rtol=1e-6)
