@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from edgeser.cli.options import add_json_option, print_json
 from edgeser.runtime.bundle import Bundle
+from edgeser.runtime.manifest import InputEntry, Manifest
+from edgeser.runtime.names import escaped
 from edgeser.runtime.recognizer import default_bundle
+
+_LONGEST = 200
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,26 +28,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     bundle = Bundle.open(args.bundle or default_bundle())
-    manifest = bundle.manifest
     if args.json:
-        print_json({"path": str(bundle.path), "sha256": bundle.sha256, **json.loads(manifest.to_json())})
+        manifest = json.loads(bundle.manifest.to_json())
+        print_json({"path": str(bundle.path), "sha256": bundle.sha256, **manifest})
         return 0
-    size = sum(entry.bytes for entry in manifest.files.values())
-    print(f"{manifest.name} {manifest.version}   {bundle.path}")
-    print(f"  sha256     {bundle.sha256}   every file verified")
-    print(f"  model      {manifest.model.family}, {manifest.model.preset}, {manifest.precision}, {size / 1e6:.1f} MB")
-    print(f"  emotions   {', '.join(manifest.labels)}")
-    for name, entry in manifest.inputs.items():
-        options = ", ".join(f"{k} {v}" for k, v in entry.frontend.items() if k != "kind")
-        print(f"  {name:<10} {entry.length} x {entry.dim}   {entry.frontend['kind']} ({options})")
-    for protocol, result in manifest.metrics.items():
-        print(f"  accuracy   WA {result['wa']:.3f}   UA {result['ua']:.3f}   {protocol}")
-    for report in manifest.provenance.get("parity", []):
-        print(
-            f"  parity     {report['graph']}: logits within {report['max_logit_difference']:.1e} of PyTorch "
-            f"on {report['utterances']} utterances"
-        )
-    print(f"  licence    {manifest.provenance.get('licence', 'not stated')}")
-    for path, file in manifest.files.items():
-        print(f"  {file.bytes:>12,}  {path}")
+    for line in _lines(bundle):
+        print(escaped(line))
     return 0
+
+
+def _lines(bundle: Bundle) -> Iterator[str]:
+    manifest = bundle.manifest
+    size = sum(entry.bytes for entry in manifest.files.values())
+    yield f"{manifest.name} {manifest.version}   {bundle.path}"
+    yield f"  sha256     {bundle.sha256}   every file verified"
+    yield f"  model      {manifest.model.family}, {manifest.model.preset}, {manifest.precision}, {size / 1e6:.1f} MB"
+    yield f"  emotions   {', '.join(manifest.labels)}"
+    for name, entry in manifest.inputs.items():
+        yield f"  {name:<10} {entry.length} x {entry.dim}   {_frontend(entry)}"
+    yield from _measured(manifest)
+    yield f"  licence    {manifest.provenance.get('licence', 'not stated')}"
+    for path, file in manifest.files.items():
+        yield f"  {file.bytes:>12,}  {path}"
+
+
+def _frontend(entry: InputEntry) -> str:
+    options = ", ".join(f"{k} {_plain(v)}" for k, v in entry.frontend.items() if k != "kind")
+    return f"{_plain(entry.frontend.get('kind'))} ({options})"
+
+
+def _measured(manifest: Manifest) -> Iterator[str]:
+    """Show accuracies and parity; a bundle may keep anything there, which is then shown as it is."""
+    for protocol, result in manifest.metrics.items():
+        wa, ua = (result.get(name) if isinstance(result, Mapping) else None for name in ("wa", "ua"))
+        if _is_number(wa) and _is_number(ua):
+            yield f"  accuracy   WA {wa:.3f}   UA {ua:.3f}   {protocol}"
+        else:
+            yield f"  metrics    {protocol}: {_plain(result)}"
+    reports = manifest.provenance.get("parity", [])
+    for report in reports if isinstance(reports, list) else [reports]:
+        difference = report.get("max_logit_difference") if isinstance(report, Mapping) else None
+        if _is_number(difference):
+            on = f"on {_plain(report.get('utterances'))} utterances"
+            yield f"  parity     {_plain(report.get('graph'))}: logits within {difference:.1e} of PyTorch {on}"
+        else:
+            yield f"  parity     {_plain(report)}"
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number that can be shown with a few digits."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e6
+
+
+def _plain(value: Any) -> str:
+    """Return a text as it is, anything else as JSON, and of what is long the beginning."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
