@@ -24,7 +24,7 @@ from edgeser.runtime.stored_zip import write_zip
 MANIFEST = "manifest.json"
 GOLDEN = "golden.safetensors"
 CARD = "README.md"
-_BLOCK = 1 << 20
+_BLOCK = 1 << 18
 
 
 class Bundle:
@@ -83,10 +83,10 @@ class Bundle:
     def _verify(self, name: str) -> None:
         """Check a declared file, a block at a time."""
         with self._opened(name) as (file, entry):
-            digest, left = hashlib.sha256(), entry.bytes
-            while left and (block := file.read(min(left, _BLOCK))):
-                digest.update(block)
-                left -= len(block)
+            digest, left, buffer = hashlib.sha256(), entry.bytes, memoryview(bytearray(min(_BLOCK, entry.bytes)))
+            while left and (count := file.readinto(buffer[:left])):
+                digest.update(buffer[:count])
+                left -= count
         if left or digest.hexdigest() != entry.sha256:
             raise _damaged(name)
 

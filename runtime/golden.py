@@ -16,6 +16,7 @@ from edgeser.runtime.errors import BundleError, InputError, ParityError
 from edgeser.runtime.frontends import Frontend, Rows, SpeechEncoder, TextEncoder
 from edgeser.runtime.frontends.onnx_encoder import KIND as ENCODER
 from edgeser.runtime.manifest import PRECISIONS, InputEntry
+from edgeser.runtime.names import escaped
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "int8": 1e-1}
 """Largest |logit difference| that an engine may show, by the looser precision of bundle and engine."""
@@ -25,6 +26,9 @@ stored in half precision, which alone makes 3e-4."""
 
 _FULL_SCALE = 32768
 _STORED_INPUTS = {"speech": ("int16", "float32"), "text": ("int32",)}
+_ROWS = (np.float16, np.float32)
+_MOST_VECTORS = 1000
+_MOST_VALUES = 1 << 27  # numbers of all inputs, padded: 512 MB
 Tensors = Mapping[str, NDArray[Any]]
 
 
@@ -104,24 +108,26 @@ class GoldenVectors:
         return half if np.array_equal(half.astype(np.float32), value) else value
 
     @classmethod
-    def from_bundle(cls, bundle: Bundle) -> GoldenVectors:
+    def from_bundle(cls, bundle: Bundle, count: int | None = None) -> GoldenVectors:
         """Read a bundle's golden vectors.
+
+        Args:
+            bundle: The bundle.
+            count: How many vectors to give; `None` for all. All are checked.
 
         Raises:
             BundleError: There are none, or they do not fit the bundle.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
-        try:
-            tensors = load(bundle.read(GOLDEN))
-            logits = tensors["logits"]
-        except (KeyError, SafetensorError) as error:
-            raise _unusable(bundle, str(error)) from error
-        reference = tensors.get("reference")
+        tensors = _tensors(bundle)
+        for name in ("logits", "reference"):
+            if (name == "logits" or name in tensors) and not _are_logits(tensors.get(name), bundle):
+                raise _unusable(bundle, f"no {name} of (N, {len(bundle.manifest.labels)}) finite float32")
+        logits, reference = tensors["logits"], tensors.get("reference")
         if reference is not None and reference.shape != logits.shape:
             raise _unusable(bundle, f"reference {reference.shape}, logits {logits.shape}")
-        return cls(_inputs(bundle, tensors), logits, reference, _encoders(bundle, tensors))
+        inputs = _inputs(bundle, tensors, len(logits), count)
+        reference = None if reference is None else reference[:count]
+        return cls(inputs, logits[:count], reference, _encoders(bundle, tensors))
 
 
 def encoder_vectors(frontend: Frontend, heard: Samples | str) -> EncoderVectors:
@@ -157,9 +163,9 @@ def verify_engine(engine: Engine, bundle: Bundle, count: int | None = None) -> f
     Raises:
         ParityError: It is above `TOLERANCE`, or not a number.
     """
-    golden = GoldenVectors.from_bundle(bundle)
-    logits = engine.run({name: value[:count] for name, value in golden.inputs.items()})["logits"]
-    expected = golden.logits[:count]
+    golden = GoldenVectors.from_bundle(bundle, count)
+    logits = engine.run(golden.inputs)["logits"]
+    expected = golden.logits
     if logits.shape != expected.shape:
         raise _unusable(bundle, f"logits {expected.shape}, the graph gives {logits.shape}")
     difference = float(np.abs(logits - expected).max())
@@ -225,12 +231,17 @@ def prove(engine: Engine, frontends: Mapping[str, Frontend], bundle: Bundle) -> 
     """Run all golden vectors through an engine and the encoders that it opened.
 
     Raises:
+        BundleError: The vectors do not fit the engine or the encoders.
         ParityError: The engine does not compute what the bundle says.
     """
     logits = verify_engine(engine, bundle)
     encoders = GoldenVectors.from_bundle(bundle).encoders
     precision = looser(engine.precision, bundle)
-    return Proof(logits, {n: verify_frontend(frontends[n], vectors, precision) for n, vectors in encoders.items()})
+    try:
+        rows = {n: verify_frontend(frontends[n], vectors, precision) for n, vectors in encoders.items()}
+    except InputError as error:  # ids that the encoder does not know, for example
+        raise _unusable(bundle, str(error)) from error
+    return Proof(logits, rows)
 
 
 def unproved(bundle: Bundle) -> tuple[str, ...]:
@@ -240,17 +251,61 @@ def unproved(bundle: Bundle) -> tuple[str, ...]:
     return tuple(name for name, entry in inputs.items() if entry.frontend.get("kind") == ENCODER and name not in known)
 
 
-def _inputs(bundle: Bundle, tensors: Tensors) -> dict[str, NDArray[np.generic]]:
-    """Take the model's inputs, and pad them again."""
-    inputs = {name.removeprefix("input."): value for name, value in tensors.items() if name.startswith("input.")}
-    for name, entry in bundle.manifest.inputs.items():
-        packed = inputs.get(name)
-        if packed is None or packed.ndim != 3 or packed.shape[1] > entry.length or packed.shape[2] != entry.dim:
-            raise _unusable(bundle, f"no input {name} of {entry.length} x {entry.dim}")
-        rows = np.zeros((packed.shape[0], entry.length, packed.shape[2]), dtype=np.float32)
-        rows[:, : packed.shape[1]] = packed
-        inputs[name] = rows
+def _tensors(bundle: Bundle) -> Tensors:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        tensors: Tensors = load(bundle.read(GOLDEN))
+    except (KeyError, TypeError, SafetensorError, BundleError) as error:  # KeyError: a type that NumPy has not
+        raise _unusable(bundle, str(error)) from error
+    return tensors
+
+
+def _are_logits(logits: NDArray[Any] | None, bundle: Bundle) -> bool:
+    return (
+        logits is not None
+        and logits.ndim == 2
+        and 1 <= logits.shape[0] <= _MOST_VECTORS
+        and logits.shape[1] == len(bundle.manifest.labels)
+        and logits.dtype == np.float32
+        and bool(np.isfinite(logits).all())
+    )
+
+
+def _inputs(bundle: Bundle, tensors: Tensors, stored: int, count: int | None) -> dict[str, NDArray[np.generic]]:
+    """Take the model's inputs, check all that are stored, and pad as many as are asked for again."""
+    entries = bundle.manifest.inputs
+    expected = {f"input.{name}{part}" for name in entries for part in ("", "_length")}
+    if other := sorted({name for name in tensors if name.startswith("input.")} - expected):
+        raise _unusable(bundle, f"{escaped(other[0]):.60}: the model has no such input")
+    if stored * sum(entry.length * entry.dim for entry in entries.values()) > _MOST_VALUES:
+        raise _unusable(bundle, f"{stored} vectors are more than {_MOST_VALUES:,} numbers")
+    inputs: dict[str, NDArray[np.generic]] = {}
+    for name, entry in entries.items():
+        packed, valid = tensors.get(f"input.{name}"), tensors.get(f"input.{name}_length")
+        if packed is None or not _are_rows(packed, entry) or len(packed) != stored:
+            raise _unusable(bundle, f"no input {name} of {entry.length} x {entry.dim} for {stored} vectors")
+        if valid is None or not _are_lengths(valid, entry) or len(valid) != stored:
+            raise _unusable(bundle, f"no input {name}_length of ({stored},) int32, 0 to {entry.length}")
+        rows = np.zeros((len(packed[:count]), entry.length, entry.dim), dtype=np.float32)
+        rows[:, : packed.shape[1]] = packed[:count]
+        inputs |= {name: rows, f"{name}_length": valid[:count]}
     return inputs
+
+
+def _are_rows(packed: NDArray[Any], entry: InputEntry) -> bool:
+    return (
+        packed.ndim == 3
+        and packed.shape[1] <= entry.length
+        and packed.shape[2] == entry.dim
+        and packed.dtype in _ROWS
+        and bool(np.isfinite(packed).all())
+    )
+
+
+def _are_lengths(valid: NDArray[Any], entry: InputEntry) -> bool:
+    return valid.ndim == 1 and valid.dtype == np.int32 and bool(((valid >= 0) & (valid <= entry.length)).all())
 
 
 def _encoders(bundle: Bundle, tensors: Tensors) -> dict[str, EncoderVectors]:
@@ -272,6 +327,9 @@ def _usable(entry: InputEntry, given: NDArray[Any], rows: NDArray[Any]) -> bool:
         entry.frontend.get("kind") == ENCODER
         and given.ndim == 1
         and str(given.dtype) in stored
+        and given.shape[0] >= 1
+        and bool(np.isfinite(given).all())
+        and rows.dtype in _ROWS
         and rows.shape[1:] == (entry.dim,)
         and 1 <= rows.shape[0] <= entry.length
         and 0 < float(rows.std(dtype=np.float64)) < np.inf

@@ -76,19 +76,17 @@ def embedding_rows(graph: bytes, name: str) -> int | None:
         BundleError: It is no ONNX graph.
     """
     ids, tables, rows = {name}, dict[str, int](), list[int]()
-    parts = [part for graph_proto in _inside(memoryview(graph), _GRAPH) for part in _messages(graph_proto)]
+    graphs = [message for number, message in _messages(memoryview(graph)) if number == _GRAPH]
+    parts = [part for message in graphs for part in _messages(message)]
     for tensor in (message for number, message in parts if number == _INITIALIZER):
-        tables[_text(tensor, _TENSOR_NAME)] = _first_size(tensor)
+        tables.update(dict.fromkeys(_texts(_messages(tensor), _TENSOR_NAME)[-1:], _first_size(tensor)))
     for node in (message for number, message in parts if number == _NODE):
-        kind = _text(node, _OP_TYPE)
-        if kind not in _PASSED_ON and kind != "Gather":
-            continue
-        inputs, outputs = ([str(raw, "utf-8", "replace") for raw in _inside(node, n)] for n in (_INPUT, _OUTPUT))
-        if kind == "Gather" and len(inputs) == 2 and inputs[0] in tables and inputs[1] in ids and not _axis(node):
+        kind, inputs, outputs, axis = _node(node)
+        if kind == "Gather" and len(inputs) == 2 and inputs[0] in tables and inputs[1] in ids and not axis:
             rows.append(tables[inputs[0]])
-        elif kind != "Gather" and inputs[:1] and inputs[0] in ids:
+        elif kind in _PASSED_ON and inputs and inputs[0] in ids:
             ids.update(outputs)
-        elif kind != "Gather" and inputs[:1] and inputs[0] in tables:
+        elif kind in _PASSED_ON and inputs and inputs[0] in tables:
             tables.update(dict.fromkeys(outputs, tables[inputs[0]]))
     return min(rows, default=None)
 
@@ -98,12 +96,19 @@ def _messages(message: memoryview) -> list[tuple[int, memoryview]]:
     return [(number, message[start:end]) for number, wire, start, end in _fields(message) if wire == _BYTES]
 
 
-def _inside(message: memoryview, number: int) -> list[memoryview]:
-    return [inner for n, inner in _messages(message) if n == number]
+def _node(node: memoryview) -> tuple[str, list[str], list[str], int]:
+    """Return an operator's kind, inputs and outputs, and of a `Gather` the axis; no more than the kind of others."""
+    parts = _messages(node)
+    kind = "".join(_texts(parts, _OP_TYPE)[-1:])
+    if kind != "Gather" and kind not in _PASSED_ON:
+        return kind, [], [], 0
+    attributes = [message for number, message in parts if kind == "Gather" and number == _ATTRIBUTE]
+    numbers = [start for attribute in attributes for n, _, start, _ in _fields(attribute) if n == _INTEGER]
+    return kind, _texts(parts, _INPUT), _texts(parts, _OUTPUT), max(numbers, default=0)
 
 
-def _text(message: memoryview, number: int) -> str:
-    return "".join(str(raw, "utf-8", "replace") for raw in _inside(message, number)[-1:])
+def _texts(parts: list[tuple[int, memoryview]], number: int) -> list[str]:
+    return [str(raw, "utf-8", "replace") for n, raw in parts if n == number]
 
 
 def _first_size(tensor: memoryview) -> int:
@@ -112,12 +117,6 @@ def _first_size(tensor: memoryview) -> int:
         if number == _DIMS and (wire == _VARINT or start < end):
             return start if wire == _VARINT else _varint(tensor, start)[0]
     return 0
-
-
-def _axis(node: memoryview) -> int:
-    """Return the one whole number that a `Gather` has as an attribute."""
-    attributes = _inside(node, _ATTRIBUTE)
-    return max((start for attribute in attributes for n, _, start, _ in _fields(attribute) if n == _INTEGER), default=0)
 
 
 def _fields(message: memoryview) -> list[Field]:

@@ -12,8 +12,9 @@ An encoder's graph has a symbolic batch and otherwise fixed sizes:
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,20 +25,30 @@ from edgeser.runtime.engines import Engine, open_engine
 from edgeser.runtime.errors import BundleError, EngineError, InputError
 from edgeser.runtime.frontends.base import AudioFrontend, Frontend, OpenGraph, ReadFile, TextFrontend, Token, option
 from edgeser.runtime.frontends.statistics import STATISTICS, Rows, Statistics
+from edgeser.runtime.onnx_wire import embedding_rows
 
 KIND = "onnx-encoder"
 GRAPH = "encoder.onnx"
 TOKENIZER = "tokenizer.json"
 NORMALISATIONS = ("none", "zero-mean-unit-variance")
 POOLS = ("start", "mean")
+_MOST_IDS = 1 << 31
+_PANIC = "PanicException"
 
 
 class _Encoder:
-    """An opened encoder graph; its file is kept as a way to read it, not as a second copy in memory."""
+    """An opened encoder graph; its file is kept as a way to read it, not as a second copy in memory.
+
+    Attributes:
+        ids: How many ids its tables know, where it looks its input up in any.
+    """
 
     def __init__(self, length: int, read: ReadFile, open_graph: OpenGraph) -> None:
         self.read = read
-        self.engine: Engine = open_graph(read(GRAPH))
+        graph = read(GRAPH)
+        self.engine: Engine = open_graph(graph)
+        rows = embedding_rows(graph, "ids")
+        self.ids = _MOST_IDS if rows is None else rows
         outputs = {spec.name: spec.shape for spec in self.engine.outputs}
         shape = outputs.get("rows", ())
         if len(shape) != 3 or shape[1] != length or shape[2] is None:
@@ -175,10 +186,8 @@ class TextEncoder(TextFrontend):
             raise BundleError(
                 f"{KIND}: pool {description['pool']!r} of {length} rows, expected {' or '.join(POOLS)} of 1"
             )
-        try:
+        with _tokenizing():
             self._tokenizer = Tokenizer.from_str(read(TOKENIZER).decode())
-        except Exception as error:  # the library raises plain Exception
-            raise BundleError(f"{KIND}: {TOKENIZER} is not usable: {str(error).splitlines()[0]}") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._encoder = _Encoder(length, read, open_graph)
@@ -187,6 +196,7 @@ class TextEncoder(TextFrontend):
         if not self._encoder.takes("ids", "int32") or size < 3 or (size != length + 2 and not self._is_pooled):
             expected = "window + 2" if self._is_pooled else length + 2
             raise BundleError(f"{KIND}: the graph takes {self.engine.inputs}, expected ids (N, {expected})")
+        self._check_ids()
 
     @property
     def engine(self) -> Engine:
@@ -197,8 +207,23 @@ class TextEncoder(TextFrontend):
     def window(self) -> int:
         return self._encoder.size - 2
 
+    def _check_ids(self) -> None:
+        """Every id must be one that the graph knows: an engine may read past a table's end for another."""
+        for name, number in (("start", self._start), ("end", self._end), ("padding", self._padding)):
+            if not 0 <= number < self._encoder.ids:
+                raise BundleError(f"{KIND}: {name} is {number}, the graph knows 0 to {self._encoder.ids - 1}")
+        count = self._tokenizer.get_vocab_size()
+        # Ids without a gap need no list of all of them, which takes twice as long.
+        if count > self._encoder.ids or None in map(self._tokenizer.id_to_token, range(count)):
+            token, last = max(self._tokenizer.get_vocab().items(), key=lambda item: item[1])
+            if last >= self._encoder.ids:
+                known = f"the graph knows 0 to {self._encoder.ids - 1}"
+                raise BundleError(f"{KIND}: {TOKENIZER} gives {token[:40]!r} the id {last}, {known}")
+        self.tokens("Fine, 7 ☃")  # one that knows no unknown word is found out here
+
     def tokens(self, transcript: str) -> list[Token]:
-        cut = self._tokenizer.encode(transcript, add_special_tokens=False)
+        with _tokenizing():
+            cut = self._tokenizer.encode(transcript, add_special_tokens=False)
         return [Token(text, start, end) for text, (start, end) in zip(cut.tokens, cut.offsets, strict=True)]
 
     def ids(self, tokens: list[Token]) -> NDArray[np.int32]:
@@ -219,11 +244,13 @@ class TextEncoder(TextFrontend):
         """Return `(tokens, dim)` float32 rows, or one for the line, for the `(tokens + 2,)` int32 that `ids` gave.
 
         Raises:
-            InputError: There is no token, or there are too many.
+            InputError: There is no token, or there are too many, or an id that the graph does not know.
         """
         valid = ids.shape[0]
         if not 3 <= valid <= self._encoder.size:
             raise InputError(f"ids: got {valid}, expected 3 to {self._encoder.size}: start, tokens, end")
+        if ids.min() < 0 or ids.max() >= self._encoder.ids:
+            raise InputError(f"ids: got {ids.min()} to {ids.max()}, expected 0 to {self._encoder.ids - 1}")
         padded = np.full(self._encoder.size, self._padding, dtype=np.int32)
         padded[:valid] = ids
         return self._encoder.run("ids", padded, valid)[: self.length if self._is_pooled else valid - 2]
@@ -245,6 +272,18 @@ class TextEncoder(TextFrontend):
 
     def close(self) -> None:
         self.engine.close()
+
+
+@contextlib.contextmanager
+def _tokenizing() -> Iterator[None]:
+    """Raise what the tokenizer's library raises as ours: plain `Exception`, or a panic of its Rust code."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, BundleError) or not (isinstance(error, Exception) or type(error).__name__ == _PANIC):
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise BundleError(f"{KIND}: {TOKENIZER} is not usable: {reason}") from error
 
 
 def restore_encoder(length: int, options: Mapping[str, Any], read: ReadFile, open_graph: OpenGraph) -> Frontend:

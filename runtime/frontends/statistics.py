@@ -87,6 +87,9 @@ class Statistics:
 
         try:
             tensors = load(content)
-            return cls(tensors["mean"].astype(np.float32), tensors["std"].astype(np.float32))
-        except (KeyError, SafetensorError) as error:
+            mean, std = (tensors[name] for name in ("mean", "std"))
+            if mean.dtype.kind != "f" or std.dtype.kind != "f":
+                raise InputError(f"mean is {mean.dtype} and std {std.dtype}, expected float32")
+            return cls(mean.astype(np.float32), std.astype(np.float32))
+        except (InputError, KeyError, SafetensorError) as error:
             raise BundleError(f"{STATISTICS} is not usable: {error}") from error

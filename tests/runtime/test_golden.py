@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from safetensors.numpy import save
 
 from edgeser.runtime.audio import Samples
 from edgeser.runtime.bundle import GOLDEN, Bundle, write_bundle
@@ -340,3 +342,59 @@ def test_openvino_computes_the_encoders_as_they_are_written(vectors: Mapping[str
         frontend = bundle.frontend(name, lambda graph: open_engine(graph, "openvino"))
         assert verify_frontend(frontend, expected, "int8") < 0.06
         frontend.close()
+
+
+def damaged(**changed: NDArray[Any] | None) -> bytes:
+    """Return golden vectors with tensors changed, added or taken away; `_` for the point in their names."""
+    tensors: dict[str, NDArray[Any]] = {"input.audio": ROWS, "input.audio_length": LENGTHS, "logits": LOGITS}
+    for name, value in changed.items():
+        tensors.pop(name.replace("input_", "input."), None)
+        if value is not None:
+            tensors[name.replace("input_", "input.")] = np.ascontiguousarray(value)
+    return save(tensors)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"logits": LOGITS.astype(np.int64)}, "no logits of (N, 2) finite float32"),
+        ({"logits": LOGITS.astype(np.float64)}, "no logits of (N, 2) finite float32"),
+        ({"logits": np.where(LOGITS > 2, np.float32(np.nan), LOGITS)}, "no logits of (N, 2) finite float32"),
+        ({"logits": np.zeros((8, 3), np.float32)}, "no logits of (N, 2) finite float32"),
+        ({"logits": np.zeros((0, 2), np.float32)}, "no logits of (N, 2) finite float32"),
+        ({"logits": np.zeros((1001, 2), np.float32)}, "no logits of (N, 2) finite float32"),
+        ({"reference": LOGITS.astype(np.complex64)}, "no reference of (N, 2) finite float32"),
+        ({"input_audio": None}, "no input audio of 46 x 40 for 8 vectors"),
+        ({"input_audio": ROWS[:7]}, "no input audio of 46 x 40 for 8 vectors"),
+        ({"input_audio": ROWS.astype(np.float64)}, "no input audio of 46 x 40 for 8 vectors"),
+        ({"input_audio": np.where(ROWS > 2, np.float32(np.inf), ROWS)}, "no input audio of 46 x 40 for 8 vectors"),
+        ({"input_audio_length": None}, "no input audio_length of (8,) int32, 0 to 46"),
+        ({"input_audio_length": LENGTHS[:7]}, "no input audio_length of (8,) int32, 0 to 46"),
+        ({"input_audio_length": LENGTHS + np.int32(1)}, "no input audio_length of (8,) int32, 0 to 46"),
+        ({"input_audio_length": LENGTHS - np.int32(1)}, "no input audio_length of (8,) int32, 0 to 46"),
+        ({"input_audio_length": LENGTHS.astype(np.int64)}, "no input audio_length of (8,) int32, 0 to 46"),
+        ({"input_video": ROWS}, "input.video: the model has no such input"),
+    ],
+)
+def test_vectors_that_do_not_fit_the_bundle(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(BundleError, match=f"tiny.edgeser: golden.safetensors is not usable: {re.escape(message)}"):
+        GoldenVectors.from_bundle(bundle(tmp_path, damaged(**changed)))
+
+
+def test_vectors_that_would_fill_the_memory_when_padded(tmp_path: Path) -> None:
+    """No rows at all are stored: 32 bytes would become 4 GB."""
+    wide = InputEntry(1000, 1000, {"kind": "log-mel", "bins": 40})
+    golden = {"input.audio": np.zeros((1000, 0, 1000), np.float32), "input.audio_length": np.zeros(1000, np.int32)}
+    opened = bundle(tmp_path, save({**golden, "logits": np.zeros((1000, 2), np.float32)}))
+    opened.manifest = dataclasses.replace(opened.manifest, inputs={"audio": wide})
+    with pytest.raises(BundleError, match="1000 vectors are more than 134,217,728 numbers"):
+        GoldenVectors.from_bundle(opened)
+
+
+def test_types_that_numpy_has_not(tmp_path: Path) -> None:
+    raw = damaged().replace(b'"F32"', b'"I32"')
+    with pytest.raises(BundleError, match="not usable: no logits"):
+        GoldenVectors.from_bundle(bundle(tmp_path, raw))
+    header = b'{"logits":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}'
+    with pytest.raises(BundleError, match="not usable: 'BF16'"):
+        GoldenVectors.from_bundle(bundle(tmp_path, len(header).to_bytes(8, "little") + header + bytes(2)))

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save
 
 from edgeser.runtime.audio import Samples
+from edgeser.runtime.bundle import write_bundle
 from edgeser.runtime.engines import Engine, open_engine
 from edgeser.runtime.errors import BundleError, EngineError, InputError
 from edgeser.runtime.frontends import SpeechEncoder, Statistics, TextEncoder, Token, restore_frontend
+from edgeser.runtime.manifest import InputEntry, Manifest, ModelEntry
 
 Build = Callable[..., bytes]
 SPEECH: dict[str, Any] = {
@@ -325,3 +329,84 @@ def test_statistics_that_are_not_usable(speech_graph: Build, content: bytes) -> 
     files = {"encoder.onnx": speech_graph(), "statistics.safetensors": content}
     with pytest.raises(BundleError, match=r"statistics\.safetensors is not usable"):
         restore_frontend(6, {"kind": "onnx-encoder", "input": "speech", **SPEECH}, files.__getitem__)
+
+
+def looking_up(rows: int) -> bytes:
+    """Give, for 5 ids, the rows of the inner three in a table of so many rows, 2 wide."""
+    nodes = [
+        helper.make_node("Cast", ["ids"], ["places"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "places"], ["all"]),
+        helper.make_node("Slice", ["all", "one", "four", "one"], ["rows"]),
+    ]
+    weights = {"table": np.ones((rows, 2), np.float32), "one": np.array([1]), "four": np.array([4])}
+    graph = helper.make_graph(
+        nodes,
+        "encoder",
+        [helper.make_tensor_value_info("ids", TensorProto.INT32, ["N", 5])],
+        [helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["N", 3, 2])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return bytes(made.SerializeToString())
+
+
+def word_level(vocabulary: Mapping[str, int], unknown: str = "b") -> bytes:
+    model = {"type": "WordLevel", "vocab": dict(vocabulary), "unk_token": unknown}
+    return json.dumps({"version": "1.0", "model": model}).encode()
+
+
+def looked_up(rows: int, tokenizer: bytes, **changed: Any) -> TextEncoder:
+    return TextEncoder(
+        3, {**TEXT, **changed}, {"encoder.onnx": looking_up(rows), "tokenizer.json": tokenizer}.__getitem__
+    )
+
+
+def test_ids_that_the_graph_knows(tokenizer: bytes) -> None:
+    frontend = looked_up(10, tokenizer)
+    assert frontend("the doors!").valid == 3
+    looked_up(5, word_level({"a": 4, "b": 0}))  # with gaps
+
+
+@pytest.mark.parametrize(
+    ("rows", "vocabulary", "changed", "message"),
+    [
+        (9, None, {}, r"gives '##ing' the id 9, the graph knows 0 to 8"),
+        (5, {"a": 4_294_967_295, "b": 0}, {}, r"gives 'a' the id 4294967295, the graph knows 0 to 4"),
+        (5, {"a": 5, "b": 0}, {}, r"gives 'a' the id 5"),
+        (5, {"a\x1b[2J": 5, "b": 0}, {}, r"gives 'a\\x1b\[2J' the id 5"),
+        (10, None, {"end": 10}, "end is 10, the graph knows 0 to 9"),
+        (10, None, {"start": -1}, "start is -1"),
+        (10, None, {"padding": 1 << 40}, "padding is 1099511627776"),
+        (10, {"a": 0}, {}, r"tokenizer\.json is not usable: .*Missing \[UNK\]"),
+    ],
+)
+def test_ids_that_the_graph_does_not_know(
+    tokenizer: bytes, rows: int, vocabulary: Mapping[str, int] | None, changed: Mapping[str, Any], message: str
+) -> None:
+    words = tokenizer if vocabulary is None else word_level(vocabulary)
+    with pytest.raises(BundleError, match=message) as caught:
+        looked_up(rows, words, **changed)
+    assert "\n" not in str(caught.value)
+
+
+def test_ids_beyond_32_bits_without_a_table(text_graph: Build) -> None:
+    files = {"encoder.onnx": text_graph(), "tokenizer.json": word_level({"a": (1 << 32) - 1, "b": 0})}
+    with pytest.raises(BundleError, match="the id 4294967295, the graph knows 0 to 2147483647"):
+        TextEncoder(3, TEXT, files.__getitem__)
+
+
+@pytest.mark.parametrize("wrong", [-1, 10])
+def test_given_ids_that_the_graph_does_not_know(tokenizer: bytes, wrong: int) -> None:
+    with pytest.raises(InputError, match=r"ids: got .* to .*, expected 0 to 9"):
+        looked_up(10, tokenizer).extract(np.array([2, wrong, 3], np.int32))
+
+
+def test_a_bundle_s_name_is_said(tokenizer: bytes, tmp_path: Path) -> None:
+    entry = InputEntry(3, 2, {"kind": "onnx-encoder", "input": "text", **TEXT})
+    manifest = Manifest("b", "1", ModelEntry("f", "p", {}), ("a", "b"), {"text": entry}, {"portable": "m.onnx"})
+    files = {"m.onnx": b"", "frontends/text/encoder.onnx": looking_up(9), "frontends/text/tokenizer.json": tokenizer}
+    bundle = write_bundle(tmp_path / "named.edgeser", manifest, files)
+    with pytest.raises(
+        BundleError, match=r"named\.edgeser: text: onnx-encoder: tokenizer\.json gives '##ing' the id 9"
+    ):
+        bundle.frontend("text")

@@ -59,7 +59,15 @@ def test_bytes_there_and_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"x" * 20, Statistics.none(3).to_bytes()[:-1], save({"mean": np.zeros(3, np.float32)})]
+    "content",
+    [
+        b"",
+        b"x" * 20,
+        Statistics.none(3).to_bytes()[:-1],
+        save({"mean": np.zeros(3, np.float32)}),
+        save({"mean": np.zeros(3, np.float32), "std": np.ones(3, np.complex64)}),
+        save({"mean": np.zeros(3, np.int8), "std": np.ones(3, np.float32)}),
+    ],
 )
 def test_bytes_that_are_something_else(content: bytes) -> None:
     with pytest.raises(BundleError, match=r"statistics\.safetensors is not usable") as caught:
