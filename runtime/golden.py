@@ -161,7 +161,8 @@ def verify_engine(engine: Engine, bundle: Bundle, count: int | None = None) -> f
         The largest |logit difference|.
 
     Raises:
-        ParityError: It is above `TOLERANCE`, or not a number.
+        ParityError: It is above `TOLERANCE`.
+        EngineError: The engine fails, or gives what is no number.
     """
     golden = GoldenVectors.from_bundle(bundle, count)
     logits = engine.run(golden.inputs)["logits"]
@@ -195,7 +196,8 @@ def verify_frontend(frontend: Frontend, vectors: EncoderVectors, precision: str)
         The root-mean-square difference of the rows, in standard deviations of the expected rows.
 
     Raises:
-        ParityError: It is above `ENCODER_TOLERANCE`, or not a number; or there are more or fewer rows.
+        ParityError: It is above `ENCODER_TOLERANCE`; or there are more or fewer rows.
+        EngineError: The engine fails, or gives what is no number.
     """
     if not isinstance(frontend, (SpeechEncoder, TextEncoder)):
         raise InputError(f"encoder vectors: got {type(frontend).__name__}, expected a SpeechEncoder or TextEncoder")
@@ -233,6 +235,7 @@ def prove(engine: Engine, frontends: Mapping[str, Frontend], bundle: Bundle) -> 
     Raises:
         BundleError: The vectors do not fit the engine or the encoders.
         ParityError: The engine does not compute what the bundle says.
+        EngineError: It fails, or gives what is no number.
     """
     logits = verify_engine(engine, bundle)
     encoders = GoldenVectors.from_bundle(bundle).encoders

@@ -96,7 +96,13 @@ class Engine(ABC):
         with self._lock:
             if self._closed:
                 raise EngineError(f"{self.name}: the engine is closed")
-            return self._run(feeds)
+            outputs = self._run(feeds)
+        for name, values in outputs.items():
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                raise EngineError(
+                    f"{self.name}: {name} holds NaN or infinity: this engine does not compute this model on this device"
+                )
+        return outputs
 
     def close(self) -> None:
         """Free what the engine holds; a second call does nothing, nor does one in a process that was forked."""
