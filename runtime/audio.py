@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
+import math
 import os
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeser.runtime.decoding import AudioFile, open_audio
 from edgeser.runtime.errors import InputError
-from edgeser.runtime.video import is_video, read_video_audio
 
 SAMPLE_RATE = 16_000
 """Hz; the rate of every frontend."""
 
 _RATES = (4_000, 384_000)
 _MAX_CHANNELS = 16
+_BLOCK = 65_536  # frames that are read at once
+_MARGIN = 4_000  # samples around a part that resampling sees: more than its filter is long
 _FLOAT_LIMIT = 16.0  # a float signal on the int16 scale peaks in the hundreds or thousands
 
 Samples = NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """What a recording, or a part of one, holds.
+
+    Attributes:
+        samples: `(samples,)` float32, mono, 16 kHz, full scale 1.0.
+        truncated: The file ends, within this part, before its header says, or broke off there.
+    """
+
+    samples: Samples
+    truncated: bool = False
+
+
 def read_audio(path: str | os.PathLike[str]) -> tuple[Samples, int]:
-    """Read a WAV, FLAC or OGG file (whatever libsndfile decodes) as it is stored, or the sound of a video.
+    """Read a recording as it is stored; see `open_audio` for the formats.
+
+    A file that is cut short is read to its end, with a warning that names it.
 
     Returns:
         Samples, `(samples,)` or `(samples, channels)` float32 at full scale 1.0, and the rate in Hz.
@@ -31,35 +51,79 @@ def read_audio(path: str | os.PathLike[str]) -> tuple[Samples, int]:
         InputError: The file is missing, unreadable, or holds no samples.
         MissingDependencyError: It is a video, and PyAV is not installed.
     """
-    import soundfile  # here, so that `import edgeser` loads no audio library
-
-    file = Path(path)
-    if not file.is_file():
-        raise InputError(f"{file}: no such file")
-    if is_video(file):
-        return read_video_audio(file)
-    try:
-        samples, rate = soundfile.read(file, dtype="float32")
-    except (soundfile.SoundFileError, RuntimeError, TypeError) as error:  # TypeError: headerless `.raw`
-        reason = " ".join(str(error).split())
-        raise InputError(f"{file}: not readable as audio ({reason}): expected WAV, FLAC or OGG") from error
-    if samples.size == 0:
-        raise InputError(f"{file}: holds no samples")
-    return samples, int(rate)
+    with open_audio(path) as file:
+        samples = np.concatenate(list(_blocks(file, None)))
+        return samples[:, 0] if file.channels == 1 else samples, file.rate
 
 
 def load_audio(path: str | os.PathLike[str], start_s: float = 0.0, end_s: float | None = None) -> Samples:
     """Read an audio file, or the part from `start_s` to `end_s`, as `(samples,)` float32, mono, 16 kHz.
 
-    See `read_audio` and `prepare`.
+    See `load_recording`.
     """
-    samples, rate = read_audio(path)
+    return load_recording(path, start_s, end_s).samples
+
+
+def load_recording(path: str | os.PathLike[str], start_s: float = 0.0, end_s: float | None = None) -> Recorded:
+    """Read a recording, or the part from `start_s` to `end_s`: the samples, and whether they end too early.
+
+    Channels are averaged, whatever they are. Of a part no more is read than it needs: codings with fixed places for
+    samples are entered there, others decoded from the start. A file that is cut short is read to its end, with a
+    warning that names it.
+
+    Raises:
+        InputError: The file is missing, unreadable, or holds no samples or unusable ones.
+        MissingDependencyError: It is a video, and PyAV is not installed.
+    """
+    first = max(0, round(start_s * SAMPLE_RATE))
+    last = None if end_s is None else max(first, round(end_s * SAMPLE_RATE))
+    with open_audio(path) as file:
+        with _named(path):
+            check_rate(file.rate)
+        lead, count = _extent(first, last, file.rate)
+        file.skip(lead * file.rate // SAMPLE_RATE)
+        mono = np.concatenate([np.zeros(0, np.float32), *(_mono(path, block) for block in _blocks(file, count))])
+        with _named(path):
+            samples = resample(mono, file.rate, SAMPLE_RATE) if mono.size else mono
+        part = samples[first - lead : None if last is None else last - lead]
+        return Recorded(part, file.truncated and (last is None or part.shape[0] < last - first))
+
+
+def _extent(first: int, last: int | None, rate: int) -> tuple[int, int | None]:
+    """Return what to read for the samples from `first` to `last` to be those that they are in the whole.
+
+    Returns:
+        The sample of 16 kHz to start from, and how many frames of `rate` to read; `None` for all.
+    """
+    margin = 0 if rate == SAMPLE_RATE else _MARGIN
+    period = SAMPLE_RATE // math.gcd(rate, SAMPLE_RATE)  # after so many, samples of both rates coincide again
+    lead = max(0, first - margin) // period * period
+    return lead, None if last is None else math.ceil((last - lead + margin) * rate / SAMPLE_RATE)
+
+
+@contextmanager
+def _named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name the file in what is raised inside."""
     try:
-        mono = prepare(samples, rate)
+        yield
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    end = mono.shape[0] if end_s is None else round(end_s * SAMPLE_RATE)
-    return mono[round(start_s * SAMPLE_RATE) : end]
+
+
+def _mono(path: str | os.PathLike[str], block: Samples) -> Samples:
+    with _named(path):
+        return to_float(block).mean(axis=1, dtype=np.float32)
+
+
+def _blocks(file: AudioFile, count: int | None) -> Iterator[Samples]:
+    """Yield `(frames, channels)` until there were `count` frames or the end is met."""
+    while count is None or count > 0:
+        block = file.read(_BLOCK if count is None else min(count, _BLOCK))
+        if block.shape[0] == 0:
+            return
+        yield block
+        if count is not None:
+            count -= block.shape[0]
 
 
 def prepare(samples: NDArray[np.generic], rate: int) -> Samples:
@@ -111,8 +175,7 @@ def to_mono(samples: Samples) -> Samples:
 
 def resample(samples: Samples, rate: float, target: int) -> Samples:
     """Resample `(samples,)` float32 with a band-limited filter (soxr, high quality)."""
-    if not _RATES[0] <= rate <= _RATES[1]:
-        raise InputError(f"audio: got a rate of {rate} Hz, expected {_RATES[0]} to {_RATES[1]}")
+    check_rate(rate)
     if rate == target:
         return samples
     import soxr
@@ -121,3 +184,9 @@ def resample(samples: Samples, rate: float, target: int) -> Samples:
     if resampled.size == 0:
         raise InputError(f"audio: got {samples.size} samples at {rate} Hz, too few for one at {target} Hz")
     return resampled
+
+
+def check_rate(rate: float) -> None:
+    """Refuse a sample rate that no recording has."""
+    if not _RATES[0] <= rate <= _RATES[1]:
+        raise InputError(f"audio: got a rate of {rate} Hz, expected {_RATES[0]} to {_RATES[1]}")

@@ -1,7 +1,8 @@
 """Count a corpus: utterances of each split, session, speaker and emotion, and how long they last.
 
-Durations come from the headers of the audio files; a recording that several utterances share counts once. What a corpus
-lacks is said on stderr. A path alone will do where its layout is that of a corpus that is known.
+Durations are those of what is in the audio files, not what their headers say; a recording that several utterances
+share counts once. What a corpus lacks is said on stderr. A path alone will do where its layout is that of a corpus that
+is known.
 
 examples:
   edgeser corpus IEMOCAP_full_release
@@ -16,12 +17,11 @@ import dataclasses
 import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from edgeser.cli.options import add_json_option, print_json
 from edgeser.corpora import READERS, Utterance, read_corpus, recognise_corpus
+from edgeser.runtime.decoding import measure_audio
 from edgeser.runtime.errors import InputError, MissingDependencyError
-from edgeser.runtime.video import is_video, video_duration_s
 
 UNKNOWN = "unknown"
 _SPLITS = ("train", "dev", "test")
@@ -40,6 +40,7 @@ class Durations:
         shortest_s: Shortest, seconds.
         longest_s: Longest, seconds.
         unreadable: Files that could not be measured, and why.
+        truncated: Files that are cut short, and how many seconds of them are there.
     """
 
     recordings: int
@@ -48,6 +49,7 @@ class Durations:
     shortest_s: float | None
     longest_s: float | None
     unreadable: Mapping[str, str]
+    truncated: Mapping[str, float]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,19 +93,22 @@ def _order(name: str) -> tuple[bool, int, str]:
 
 
 def measure_durations(utterances: Sequence[Utterance]) -> Durations:
-    """Measure every recording once, from its file's header and the utterance's extent."""
-    file_duration_s = functools.cache(_file_duration_s)
+    """Measure every recording once: what is in its file, and the utterance's extent."""
+    measured = functools.cache(measure_audio)
     lengths: list[float] = []
     unreadable: dict[str, str] = {}
+    truncated: dict[str, float] = {}
     for audio, start_s, end_s in dict.fromkeys(u.recording for u in utterances):
         try:
-            whole_s = file_duration_s(audio)
+            whole_s, cut = measured(audio)
             if start_s >= whole_s:
                 raise InputError(f"lasts {whole_s:.2f} s, an utterance starts at {start_s:.2f} s")
         except (InputError, MissingDependencyError) as error:
-            unreadable.setdefault(audio, str(error))
+            unreadable.setdefault(audio, str(error).removeprefix(f"{audio}: "))
         else:
             lengths.append((whole_s if end_s is None else min(end_s, whole_s)) - start_s)
+            if cut and (end_s is None or end_s > whole_s):
+                truncated.setdefault(audio, whole_s)
     return Durations(
         recordings=len(lengths),
         hours=sum(lengths) / 3600,
@@ -111,23 +116,8 @@ def measure_durations(utterances: Sequence[Utterance]) -> Durations:
         shortest_s=min(lengths, default=None),
         longest_s=max(lengths, default=None),
         unreadable=unreadable,
+        truncated=truncated,
     )
-
-
-def _file_duration_s(audio: str) -> float:
-    import soundfile
-
-    if not Path(audio).is_file():
-        raise InputError("no such file")
-    if is_video(Path(audio)):
-        return video_duration_s(Path(audio))
-    try:
-        header = soundfile.info(audio)
-    except (soundfile.SoundFileError, RuntimeError, TypeError) as error:  # TypeError: headerless `.raw`
-        raise InputError("not readable as audio, expected WAV, FLAC or OGG") from error
-    if header.frames == 0:
-        raise InputError("holds no samples")
-    return float(header.frames / header.samplerate)
 
 
 def _counts_text(
@@ -164,6 +154,8 @@ def _durations_text(durations: Durations, width: int) -> str:
         lines += [f"  {file}: {why}" for file, why in list(durations.unreadable.items())[:_NAMED]]
         more = len(durations.unreadable) - _NAMED
         lines += [f"  and {_files(more)} more; --json names all"] if more > 0 else []
+    if durations.truncated:
+        lines.append(f"{'cut short':<{width}}  {_files(len(durations.truncated))}, counted as far as they go")
     return "\n".join(lines)
 
 

@@ -41,11 +41,11 @@ from edgeser.runtime.scoring import (
     Summary,
     Tally,
     check_format,
-    find_recordings,
     journal_path,
     open_scorer,
     row_text,
     score_to_file,
+    search,
 )
 
 
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         check_format(args.out)
     elif args.restart:
         raise InputError("--restart: got it without -o, expected the file whose earlier runs are to be thrown away")
-    recordings = _recordings(args)
+    recordings, partial = _recordings(args)
     try:
         with _sigterm(), _scorer(args) as scorer, _Progress(len(recordings)) as progress:
             labels = scorer.identity.labels
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
         print(f"\nedgeser score: stopped by {number.name}{_left(args.out)}", file=sys.stderr)
         return 128 + number
-    return _conclude(summary, labels, progress.error)
+    return _conclude(summary, labels, progress.error) or int(partial)
 
 
 class _Progress:
@@ -127,18 +127,20 @@ def _left(out: Path | None) -> str:
     return f": what is done is in {journal_path(out)}; run the same command again to go on"
 
 
-def _recordings(args: argparse.Namespace) -> list[Recording]:
+def _recordings(args: argparse.Namespace) -> tuple[list[Recording], bool]:
+    """Return what to score, and whether folders had to be left out that may not be read."""
     if bool(args.paths) == bool(args.corpus):
         raise InputError("score: expected either PATH or --corpus; see edgeser score --help")
     if not args.corpus:
-        return find_recordings(args.paths)
+        found = search(args.paths)
+        return list(found.recordings), bool(found.closed)
     from edgeser.corpora import read_corpus
 
     # A named ASR is what the user wants to hear with, also where the corpus has transcripts.
+    utterances = read_corpus(args.corpus)
     return [
-        Recording(u.id, u.audio, None if args.asr else u.transcript, u.emotion, u.start_s, u.end_s)
-        for u in read_corpus(args.corpus)
-    ]
+        Recording(u.id, u.audio, None if args.asr else u.transcript, u.emotion, u.start_s, u.end_s) for u in utterances
+    ], False
 
 
 @contextlib.contextmanager

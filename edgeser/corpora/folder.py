@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from edgeser.corpora.utterance import Utterance
+from edgeser.runtime import folders
+from edgeser.runtime.decoding import SOUND_SUFFIXES
 from edgeser.runtime.errors import InputError
 
-AUDIO_SUFFIXES = (".wav", ".flac")
+AUDIO_SUFFIXES = SOUND_SUFFIXES
 
 _NAMED = 3  # a warning names this many of what is missing
 
@@ -28,34 +29,27 @@ def check_folder(path: Path, expected: str) -> None:
 
 
 def visible_files(root: Path, depth: int | None = None) -> Iterator[Path]:
-    """Yield the files below a folder, those nearest to it first, in a fixed order.
-
-    Hidden ones are left out: copies made on macOS hold a resource fork `._name.wav` beside each `name.wav`.
+    """Yield the files below a folder; see `edgeser.runtime.folders`.
 
     Args:
         root: Folder.
         depth: How many folders below `root` to enter; `None` for all.
+
+    Raises:
+        InputError: A folder may not be read: a corpus is taken whole or not at all.
     """
-    level = [os.fspath(root)]
-    while level:
-        deeper: list[str] = []
-        for folder in level:
-            folders, files = _entries(folder)
-            yield from (Path(folder, name) for name in files)
-            deeper += [os.path.join(folder, name) for name in folders]  # noqa: PTH118 - 147,000 files are listed
-        depth = None if depth is None else depth - 1
-        level = [] if depth is not None and depth < 0 else deeper
+    return folders.visible_files(root, _refuse, depth)
 
 
 def audio_files(root: Path) -> Iterator[Path]:
-    """Yield the WAV and FLAC files below a folder, each name once: that nearest to the folder, a WAV before a FLAC."""
+    """Yield the recordings below a folder, each name once: that nearest to the folder, a WAV before all others."""
     names: set[str] = set()
     for file in visible_files(root):
         stem, suffix = file.stem, file.suffix.lower()
         if suffix not in AUDIO_SUFFIXES or stem in names:
             continue
         names.add(stem)
-        yield file.with_suffix(".wav") if suffix == ".flac" and file.with_suffix(".wav").is_file() else file
+        yield file.with_suffix(".wav") if suffix != ".wav" and file.with_suffix(".wav").is_file() else file
 
 
 def several(what: str, names: Sequence[str]) -> str:
@@ -93,12 +87,6 @@ def warn_unless_whole(
     _log.warning("%s: %s utterances, %s has %s%s", path, f"{len(utterances):,}", name, f"{count:,}", reasons)
 
 
-def _entries(folder: str) -> tuple[list[str], list[str]]:
-    """Return the names of the visible folders (links to folders are not followed) and files, sorted."""
-    try:
-        with os.scandir(folder) as entries:
-            seen = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-            folders = [entry.name for entry in seen if entry.is_dir(follow_symlinks=False)]
-            return folders, [entry.name for entry in seen if entry.is_file()]
-    except OSError:  # a folder that may not be entered: what it holds counts as missing
-        return [], []
+def _refuse(error: OSError) -> None:
+    reason = error.strerror or str(error)
+    raise InputError(f"{error.filename}: may not be read ({reason}): a part of the corpus would be missing") from error

@@ -20,9 +20,9 @@ from typing import Any
 from edgeser.corpora.folder import AUDIO_SUFFIXES, check_folder, several, visible_files
 from edgeser.corpora.mojibake import decode
 from edgeser.corpora.utterance import Utterance
+from edgeser.runtime.decoding import VIDEO_SUFFIXES
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.labels import emotion_name
-from edgeser.runtime.video import VIDEO_SUFFIXES
 from edgeser.toml_file import read_toml
 
 CONFIGURATION = "lssed.toml"

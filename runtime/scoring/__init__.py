@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from edgeser.runtime.scoring.journal import journal_path
-from edgeser.runtime.scoring.recordings import AUDIO_SUFFIXES, Recording, Scored, find_recordings, score
+from edgeser.runtime.scoring.recordings import Recording, Scored, score
 from edgeser.runtime.scoring.rows import FORMATS, Row, RowWriter, Tally, check_format, row_text, score_row
 from edgeser.runtime.scoring.run import Summary, open_scorer, score_to_file
 from edgeser.runtime.scoring.scorers import Identity, InProcess, Scorer, Setup, pin
+from edgeser.runtime.scoring.search import AUDIO_SUFFIXES, Found, find_recordings, search
 from edgeser.runtime.scoring.workers import Workers
 
 __all__ = [
     "AUDIO_SUFFIXES",
     "FORMATS",
+    "Found",
     "Identity",
     "InProcess",
     "Recording",
@@ -32,4 +34,5 @@ __all__ = [
     "score",
     "score_row",
     "score_to_file",
+    "search",
 ]

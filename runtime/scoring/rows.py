@@ -32,7 +32,14 @@ def score_row(scored: Scored) -> dict[str, Any]:
     answer = result_row(result)
     how = {name: answer.pop(name) for name in ("engine", "ms")}
     end_s = round(recording.start_s + result.duration_s, 3)
-    return {**_head(recording), **answer, "start_s": recording.start_s, "end_s": end_s, **how}
+    return {
+        **_head(recording),
+        **answer,
+        "start_s": recording.start_s,
+        "end_s": end_s,
+        "truncated": scored.truncated,
+        **how,
+    }
 
 
 def error_row(recording: Recording, error: str) -> dict[str, Any]:
@@ -235,7 +242,7 @@ def _columns(labels: Sequence[str]) -> list[str]:
     return [
         *("id", "path", "emotion", "label", *(f"p_{label}" for label in labels), "speech_share"),
         "transcript",
-        *("words", "spans", "start_s", "end_s", "engine", "ms", "error"),
+        *("words", "spans", "start_s", "end_s", "truncated", "engine", "ms", "error"),
     ]
 
 
@@ -246,6 +253,7 @@ def _parquet_schema(labels: Sequence[str]) -> Any:
     kinds = {
         "words": pa.list_(pa.struct([("text", pa.string()), ("importance", number)])),
         "spans": pa.list_(pa.struct([("start_s", number), ("end_s", number), ("importance", number)])),
+        "truncated": pa.bool_(),
         **dict.fromkeys(["speech_share", "start_s", "end_s", "ms", *(f"p_{label}" for label in labels)], number),
     }
     return pa.schema([(name, kinds.get(name, pa.string())) for name in _columns(labels)])

@@ -6,11 +6,11 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from edgeser.runtime.audio import Samples
+from edgeser.runtime.decoding import AudioFile, open_audio
 from edgeser.runtime.errors import InputError, SourceError
 from edgeser.runtime.sources.base import Source, nothing
 from edgeser.runtime.sources.conversion import Converter
@@ -20,7 +20,9 @@ _CLOSE_S = 0.3
 
 
 class FileSource(Source):
-    """A WAV, FLAC or OGG file, in blocks of 0.1 s: an eight-hour one takes no more memory than a short one.
+    """A recording, in blocks of 0.1 s: an eight-hour one takes no more memory than a short one.
+
+    Taken are the formats of `open_audio`. One that is cut short is heard to its end, with a warning.
 
     Args:
         path: The file.
@@ -32,7 +34,7 @@ class FileSource(Source):
         self.path = Path(path)
         self.name = self.path.name
         self.live = real_time
-        self._file: Any = None
+        self._file: AudioFile | None = None
         self._lock = threading.Lock()  # libsndfile must not be closed while it reads
         self._ended = threading.Event()
         self._converter: Converter | None = None
@@ -40,21 +42,10 @@ class FileSource(Source):
         self._start_s = 0.0
 
     def open(self) -> None:
-        import soundfile
-
         self.close()
-        if not self.path.is_file():
-            raise InputError(f"{self.path}: no such file")
+        self._file = open_audio(self.path)
         try:
-            self._file = soundfile.SoundFile(self.path)
-        except (soundfile.SoundFileError, RuntimeError, TypeError) as error:  # TypeError: headerless `.raw`
-            raise InputError(
-                f"{self.path}: not readable as audio ({_reason(error)}): expected WAV, FLAC or OGG"
-            ) from error
-        try:
-            if self._file.frames == 0:
-                raise InputError("holds no samples")
-            self._converter = Converter(self._file.samplerate, self._file.channels)
+            self._converter = Converter(self._file.rate, self._file.channels)
         except InputError as error:
             self.close()
             raise InputError(f"{self.path}: {error}") from error
@@ -69,7 +60,7 @@ class FileSource(Source):
         if self.live and not self._due(timeout_s):
             return nothing()
         with self._lock:
-            if self._ended.is_set():
+            if self._ended.is_set() or self._file is None:
                 return None
             return self._block(self._file, converter)
 
@@ -80,17 +71,14 @@ class FileSource(Source):
             return wait_s <= timeout_s
         return True
 
-    def _block(self, file: Any, converter: Converter) -> Samples:
-        frames = max(1, round(_BLOCK_S * file.samplerate))
-        try:
-            block = file.read(frames, dtype="float32", always_2d=True)
-        except RuntimeError as error:  # soundfile's own errors are of this kind
-            raise SourceError(f"{self.path}: broke off after {self._read_s:.1f} s: {_reason(error)}") from error
+    def _block(self, file: AudioFile, converter: Converter) -> Samples:
+        frames = max(1, round(_BLOCK_S * file.rate))
+        block = file.read(frames)
         try:
             samples = converter(block)
         except InputError as error:
             raise InputError(f"{self.path}: at {self._read_s:.1f} s: {error}") from error
-        self._read_s += block.shape[0] / file.samplerate
+        self._read_s += block.shape[0] / file.rate
         if block.shape[0] == frames:
             return samples
         self._ended.set()
@@ -106,7 +94,3 @@ class FileSource(Source):
                 self._file = None
         finally:
             self._lock.release()
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from edgeser.cli import corpus
 from edgeser.cli.corpus import UNKNOWN, measure_durations
 from edgeser.cli.main import main
 from edgeser.corpora import Utterance
@@ -40,6 +41,7 @@ def test_json_of_iemocap(iemocap: Path, capsys: pytest.CaptureFixture) -> None:
         "shortest_s": 2.0,
         "longest_s": 2.0,
         "unreadable": {},
+        "truncated": {},
     }
 
 
@@ -170,8 +172,8 @@ def test_extents_count_and_a_shared_recording_counts_once(
 
 def test_a_file_is_opened_once_however_many_utterances_it_holds(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    info = soundfile.info
-    monkeypatch.setattr(soundfile, "info", lambda file: (opened.append(file), info(file))[1])
+    measure = corpus.measure_audio
+    monkeypatch.setattr(corpus, "measure_audio", lambda file: (opened.append(file), measure(file))[1])
     measure_durations([Utterance(str(start), clip, start_s=start) for start in range(4)])
     assert opened == [str(clip)]
 
@@ -204,8 +206,8 @@ def test_unreadable_files_are_named_in_json(damaged: str, tmp_path: Path, capsys
     assert report["durations"]["mean_s"] == 1.5
     assert report["durations"]["unreadable"] == {
         str(tmp_path / "gone.wav"): "no such file",
-        str(tmp_path / "text.wav"): "not readable as audio, expected WAV, FLAC or OGG",
-        str(tmp_path / "headerless.raw"): "not readable as audio, expected WAV, FLAC or OGG",
+        str(tmp_path / "text.wav"): "not readable as audio (Format not recognised): expected WAV, FLAC or OGG",
+        str(tmp_path / "headerless.raw"): "not readable as audio (Format not recognised): expected WAV, FLAC or OGG",
         str(tmp_path / "folder.wav"): "no such file",
         str(tmp_path / "empty.wav"): "holds no samples",
         str(tmp_path / "late.flac"): "lasts 3.60 s, an utterance starts at 9.00 s",

@@ -74,8 +74,8 @@ class TestFiles:
         with pytest.raises(InputError, match=r"not readable as audio .*: expected WAV, FLAC or OGG"):
             load_audio(tmp_path / name)
 
-    @pytest.mark.parametrize("share", [0.001, 0.01, 0.5, 0.999])
-    def test_flac_cut_short(self, tmp_path: Path, clip: Path, share: float) -> None:
+    @pytest.mark.parametrize("share", [0.001, 0.01])
+    def test_flac_cut_before_its_first_sample(self, tmp_path: Path, clip: Path, share: float) -> None:
         raw = clip.read_bytes()
         (tmp_path / "cut.flac").write_bytes(raw[: int(len(raw) * share)])
         with pytest.raises(InputError, match="not readable as audio"):

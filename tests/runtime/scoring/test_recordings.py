@@ -6,43 +6,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from edgeser.runtime.errors import AsrError, InputError
+from edgeser.runtime.audio import Recorded
+from edgeser.runtime.errors import AsrError
 from edgeser.runtime.recognizer import Runtime
-from edgeser.runtime.scoring import Recording, find_recordings, score, score_row
-
-
-def test_folders_are_searched_in_a_fixed_order(tmp_path: Path) -> None:
-    for name in ("b.WAV", "a/c.flac", ".hidden/d.wav", "notes.txt", "a/._c.flac"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
-    assert [r.id for r in find_recordings([tmp_path])] == ["a/c.flac", "b.WAV"]
-
-
-def test_files_of_one_name_are_told_apart_by_their_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("a/x.wav", "b/x.wav", "b/y.wav"):
-        Path(name).parent.mkdir(exist_ok=True)
-        Path(name).write_bytes(b"x")
-    assert [r.id for r in find_recordings([Path("a"), Path("b")])] == ["a/x.wav", "b/x.wav", "b/y.wav"]
-    assert [r.id for r in find_recordings([Path("b"), Path("a/x.wav").absolute()])] == [
-        "b/x.wav",
-        "b/y.wav",
-        str(tmp_path / "a/x.wav"),
-    ]
-
-
-def test_a_file_that_is_named_twice_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "x.wav").write_bytes(b"x")
-    paths = [Path("a"), Path("a/x.wav"), tmp_path / "a", Path("a/../a/x.wav")]
-    assert find_recordings(paths) == [Recording("x.wav", Path("a/x.wav"))]
-
-
-@pytest.mark.parametrize(("name", "message"), [("gone", "no such file or folder"), (".", "no audio found")])
-def test_nothing_to_score_is_an_error(tmp_path: Path, name: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        find_recordings([tmp_path / name])
+from edgeser.runtime.results import Result
+from edgeser.runtime.scoring import Recording, recordings, score, score_row
 
 
 def test_unreadable_files_are_reported_and_the_rest_scored(runtime: Runtime, clips: list[Path], tmp_path: Path) -> None:
@@ -58,6 +26,41 @@ def test_unreadable_files_are_reported_and_the_rest_scored(runtime: Runtime, cli
     assert "expected at least 320" in scored[3].error
     assert scored[2].result is not None
     assert scored[2].result.probabilities == pytest.approx(single.probabilities, abs=1e-5)
+
+
+@pytest.mark.parametrize("error", [TypeError("no such thing"), MemoryError(), ZeroDivisionError("0"), RecursionError()])
+@pytest.mark.parametrize("place", ["load", "recognize"])
+def test_whatever_one_raises_is_its_own_row_and_nothing_else(
+    runtime: Runtime, snippets: list[Recording], monkeypatch: pytest.MonkeyPatch, error: Exception, place: str
+) -> None:
+    bad, recognize = snippets[1].load(), runtime.recognize_batch
+    load = recordings.load_recording
+
+    def loaded(path: Path, start_s: float, end_s: float | None) -> Recorded:
+        if (path, start_s) == (snippets[1].path, snippets[1].start_s):
+            raise error
+        return load(path, start_s, end_s)
+
+    def recognized(audio: list[np.ndarray], transcripts: list[str | None]) -> list[Result]:
+        if any(np.array_equal(samples, bad) for samples in audio):
+            raise error
+        return recognize(audio, transcripts)
+
+    if place == "load":
+        monkeypatch.setattr(recordings, "load_recording", loaded)
+    else:
+        monkeypatch.setattr(runtime, "recognize_batch", recognized)
+    scored = list(score(runtime, snippets[:4], batch_size=4))
+    assert [s.result is not None for s in scored] == [True, False, True, True]
+    assert scored[1].error == f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+def test_one_that_is_cut_short_has_its_row_marked(runtime: Runtime, clip: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.flac"
+    cut.write_bytes(clip.read_bytes()[:20_000])
+    rows = [score_row(s) for s in score(runtime, [Recording("a", clip, ""), Recording("b", cut, "")])]
+    assert [row["truncated"] for row in rows] == [False, True]
+    assert 0.3 < rows[1]["end_s"] < rows[0]["end_s"]
 
 
 def test_one_that_the_asr_fails_on_does_not_take_its_batch_along(
