@@ -20,6 +20,7 @@ from edgeser.runtime.manifest import GRAPH_SUFFIX, MOST_BYTES, FileEntry, Manife
 from edgeser.runtime.names import escaped
 from edgeser.runtime.onnx_wire import check_graph
 from edgeser.runtime.stored_zip import write_zip
+from edgeser.runtime.trust import PublicKey, Signature
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.safetensors"
@@ -34,7 +35,10 @@ class Bundle:
         path: The `.edgeser` file or folder.
         manifest: Its manifest, checked.
         sha256: Hash of the manifest, which holds the hash of every file: names this exact bundle.
+        signature: Who signed it, where a trusted key was given.
     """
+
+    signature: Signature | None = None
 
     def __init__(self, path: Path, manifest: Manifest, sha256: str, files: Files) -> None:
         self.path = path
@@ -43,22 +47,31 @@ class Bundle:
         self._files = files
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Bundle:
+    def open(cls, path: str | os.PathLike[str], trusted: str | os.PathLike[str] | None = None) -> Bundle:
         """Open a bundle and verify every declared file's size and SHA-256.
 
+        Args:
+            path: A `.edgeser` file or folder.
+            trusted: minisign's public key, or its file, that the bundle must be signed with.
+
         Raises:
-            BundleError: Missing, damaged, incomplete, or of another schema.
+            BundleError: Missing, damaged, incomplete, or of another schema; or not signed with that key.
+            InputError: `trusted` is no key.
+            MissingDependencyError: cryptography is not installed, and a key is given.
         """
         place = Path(path)
+        key = None if trusted is None else PublicKey.read(trusted)
         files = open_files(place)
         try:
             raw = _manifest_of(files)
+            signature = None if key is None else key.check(*files.signed(MANIFEST, raw))
             bundle = cls(place, Manifest.from_json(raw), hashlib.sha256(raw).hexdigest(), files)
             undeclared = sorted(files.names() - {MANIFEST, *bundle.manifest.files})
             if undeclared:
                 raise BundleError(f"{escaped(', '.join(undeclared)):.200}: in the bundle, but not in its manifest")
             for name in bundle.manifest.files:
                 bundle._verify(name)
+            bundle.signature = signature
         except BundleError as error:
             raise BundleError(f"{place}: {error}") from error
         return bundle

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import stat
 from abc import ABC, abstractmethod
@@ -13,8 +14,10 @@ from typing import BinaryIO
 
 from edgeser.runtime.errors import BundleError
 from edgeser.runtime.stored_zip import Entry, open_zip
+from edgeser.runtime.trust import SIGNATURE_SUFFIX
 
 SUFFIX = ".edgeser"
+_BLOCK = 1 << 18
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 
@@ -26,8 +29,16 @@ class Files(ABC):
         """Return the names of all files, as far as nothing but the bundle's own may be there."""
 
     @abstractmethod
-    def signed(self) -> Path | None:
-        """Return the file that a signature is over; `None` where that is the manifest."""
+    def signed(self, name: str, content: bytes) -> tuple[Path, bytes]:
+        """Return where the signature is that vouches for a file, and the BLAKE2b-512 that it must be over.
+
+        Args:
+            name: The file.
+            content: What was read of it, which the digest covers.
+
+        Raises:
+            BundleError: That is no longer its content.
+        """
 
     @abstractmethod
     def _opened(self, name: str) -> contextlib.AbstractContextManager[tuple[BinaryIO, int]]:
@@ -56,8 +67,8 @@ class FolderFiles(Files):
     def names(self) -> frozenset[str]:
         return frozenset()
 
-    def signed(self) -> Path | None:
-        return None
+    def signed(self, name: str, content: bytes) -> tuple[Path, bytes]:
+        return self._root / f"{name}{SIGNATURE_SUFFIX}", hashlib.blake2b(content).digest()
 
     @contextlib.contextmanager
     def _opened(self, name: str) -> Iterator[tuple[BinaryIO, int]]:
@@ -78,8 +89,16 @@ class ZipFiles(Files):
     def names(self) -> frozenset[str]:
         return frozenset(self._entries)
 
-    def signed(self) -> Path | None:
-        return self._path
+    def signed(self, name: str, content: bytes) -> tuple[Path, bytes]:
+        entry, digest = self._entries[name], hashlib.blake2b()
+        with self._path.open("rb") as file:
+            _update(digest, file, entry.offset)
+            # As it goes by, so that nothing can be put in its place between the two readings.
+            digest.update(again := file.read(entry.size))
+            _update(digest, file, None)
+        if again != content:
+            raise BundleError(f"{name}: changed while it was read")
+        return self._path.with_name(f"{self._path.name}{SIGNATURE_SUFFIX}"), digest.digest()
 
     @contextlib.contextmanager
     def _opened(self, name: str) -> Iterator[tuple[BinaryIO, int]]:
@@ -108,6 +127,13 @@ def open_files(path: Path) -> Files:
     if stat.S_ISREG(mode):
         return ZipFiles(path)
     raise BundleError(f"{path}: no such bundle: expected a {SUFFIX} file or folder")
+
+
+def _update(digest: hashlib.blake2b, file: BinaryIO, count: int | None) -> None:
+    """Add the next so many bytes of a file, or all that are left."""
+    while count != 0 and (block := file.read(_BLOCK if count is None else min(count, _BLOCK))):
+        digest.update(block)
+        count = None if count is None else count - len(block)
 
 
 def _why(error: OSError) -> str:

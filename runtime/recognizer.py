@@ -92,6 +92,7 @@ class Runtime:
         threads: int = 1,
         self_test: bool = True,
         isolate_asr: bool = False,
+        trusted: str | os.PathLike[str] | None = None,
     ) -> Runtime:
         """Open a bundle and make it ready.
 
@@ -105,16 +106,17 @@ class Runtime:
             self_test: Check the engine against golden vectors: ONNX Runtime against some (a few milliseconds), another
                 engine against all. Without it nothing is known of the others, and `auto` is ONNX Runtime.
             isolate_asr: Run the recogniser in a process of its own, so that its crash or hang is an `AsrError`.
+            trusted: minisign's public key, or its file, that the bundle must be signed with.
 
         Raises:
-            InputError: No such engine, recogniser or Vosk model.
-            BundleError: The bundle is missing or damaged.
+            InputError: No such engine, recogniser or Vosk model, or `trusted` is no key.
+            BundleError: The bundle is missing or damaged, or not signed with the key that is trusted.
             EngineError: The engine refuses the graph.
             AsrError: The recogniser does not start.
             ParityError: The engine does not compute what the bundle says.
             MissingDependencyError: The named engine or recogniser is not installed.
         """
-        opened = Bundle.open(default_bundle() if bundle is None else bundle)
+        opened = Bundle.open(default_bundle() if bundle is None else bundle, trusted)
         names = _choices(opened, engine) if self_test else candidates(engine)[-1:]
         listener = open_asr(asr, isolate=isolate_asr)
         try:

@@ -1,7 +1,8 @@
 """Show what is in a bundle: model, inputs, accuracies, files. Opening it verifies every file.
 
-example:
+examples:
   edgeser inspect model.edgeser
+  edgeser inspect model.edgeser --trusted maker.pub   refuse it unless the maker has signed it
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeser.cli.options import add_json_option, print_json
+from edgeser.cli.options import add_json_option, add_trusted_option, print_json
 from edgeser.runtime.bundle import Bundle
 from edgeser.runtime.manifest import InputEntry, Manifest
 from edgeser.runtime.names import escaped
@@ -23,14 +24,16 @@ _LONGEST = 200
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", nargs="?", type=Path, help="a .edgeser file or folder; the default bundle")
+    add_trusted_option(parser)
     add_json_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    bundle = Bundle.open(args.bundle or default_bundle())
+    bundle = Bundle.open(args.bundle or default_bundle(), args.trusted)
     if args.json:
         manifest = json.loads(bundle.manifest.to_json())
-        print_json({"path": str(bundle.path), "sha256": bundle.sha256, **manifest})
+        signed = None if bundle.signature is None else vars(bundle.signature)
+        print_json({"path": str(bundle.path), "sha256": bundle.sha256, "signature": signed, **manifest})
         return 0
     for line in _lines(bundle):
         print(escaped(line))
@@ -41,7 +44,8 @@ def _lines(bundle: Bundle) -> Iterator[str]:
     manifest = bundle.manifest
     size = sum(entry.bytes for entry in manifest.files.values())
     yield f"{manifest.name} {manifest.version}   {bundle.path}"
-    yield f"  sha256     {bundle.sha256}   every file verified"
+    yield f"  sha256     {bundle.sha256}   every file is whole"
+    yield f"  origin     {_origin(bundle)}"
     yield f"  model      {manifest.model.family}, {manifest.model.preset}, {manifest.precision}, {size / 1e6:.1f} MB"
     yield f"  emotions   {', '.join(manifest.labels)}"
     for name, entry in manifest.inputs.items():
@@ -50,6 +54,12 @@ def _lines(bundle: Bundle) -> Iterator[str]:
     yield f"  licence    {manifest.provenance.get('licence', 'not stated')}"
     for path, file in manifest.files.items():
         yield f"  {file.bytes:>12,}  {path}"
+
+
+def _origin(bundle: Bundle) -> str:
+    if bundle.signature is None:
+        return "not checked: hashes tell that it is whole, not who made it; --trusted KEY checks a signature"
+    return f"signed with the trusted key {bundle.signature.key}: {bundle.signature.comment}"
 
 
 def _frontend(entry: InputEntry) -> str:

@@ -20,6 +20,7 @@ def add_runtime_options(parser: argparse.ArgumentParser, asr: str | None = "auto
     parser.add_argument("--engine", default="auto", choices=["auto", *ENGINES])
     add_asr_options(parser, asr)
     parser.add_argument("--threads", type=positive, default=1, help="threads of the engine (1)")
+    add_trusted_option(parser)
     parser.add_argument("--no-self-test", action="store_true", help="do not check the engine on loading")
 
 
@@ -52,7 +53,14 @@ def load_runtime(args: argparse.Namespace, asr: str | None = None) -> Runtime:
         threads=args.threads,
         self_test=not args.no_self_test,
         isolate_asr=getattr(args, "isolate_asr", False),
+        trusted=getattr(args, "trusted", None),
     )
+
+
+def add_trusted_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--trusted`."""
+    help_text = "minisign's public key, or its file: a bundle that it has not signed is refused"
+    parser.add_argument("--trusted", metavar="KEY", help=help_text)
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:

@@ -162,7 +162,10 @@ def _sigterm() -> Iterator[None]:
 
 
 def _scorer(args: argparse.Namespace) -> Scorer:
-    setup = Setup(args.bundle, args.engine, args.asr or "auto", args.threads, not args.no_self_test, args.isolate_asr)
+    asr = args.asr or "auto"
+    setup = Setup(
+        args.bundle, args.engine, asr, args.threads, not args.no_self_test, args.isolate_asr, trusted=args.trusted
+    )
     if not args.ray:
         return open_scorer(setup, args.workers or 0, args.batch_size)
     from edgeser.cluster import RayScorer

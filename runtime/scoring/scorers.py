@@ -26,6 +26,7 @@ class Setup:
     threads: int = 1
     self_test: bool = True
     isolate_asr: bool = False
+    trusted: str | None = None
 
     def load(self) -> Runtime:
         """Load it; see `Runtime.load` for the errors."""
@@ -36,6 +37,7 @@ class Setup:
             threads=self.threads,
             self_test=self.self_test,
             isolate_asr=self.isolate_asr,
+            trusted=self.trusted,
         )
 
 

@@ -49,6 +49,7 @@ class IsolatedStream(EventStream):
         asr: See `Runtime.load`.
         threads: See `Runtime.load`.
         options: How to cut, wait and drop. A child that takes no audio for `stall_s` ends the stream.
+        trusted: See `Runtime.load`.
 
     Raises:
         EdgeSerError: What `Runtime.load` raises.
@@ -64,6 +65,7 @@ class IsolatedStream(EventStream):
         asr: str = "auto",
         threads: int = 1,
         options: StreamOptions | None = None,
+        trusted: str | os.PathLike[str] | None = None,
     ) -> None:
         self.options = options or StreamOptions()
         super().__init__(on_event, self.options.max_events)
@@ -83,6 +85,7 @@ class IsolatedStream(EventStream):
             "engine": engine,
             "asr": asr,
             "threads": threads,
+            "trusted": trusted,
         }
         try:
             self._open(arguments)
