@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 
 from edgeser.calibration.graph import Graph, prune
 from edgeser.calibration.ranges import Range
-from edgeser.calibration.sites import Site, find_sites
+from edgeser.calibration.sites import Site, find_sites, has_codes
 from edgeser.runtime.errors import InputError
 
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny) * 256
@@ -173,7 +173,11 @@ class _Writer:
             self._pair(site.activation, node.input[0], scale)
         for name in site.weights:
             place = list(node.input).index(name)
-            node.input[place] = self._weight(name, f"{node.name}.{name}", site.axis, smallest)
+            wanted = f"{node.name}.{name}"
+            if site.kind == "recurrent":
+                node.input[place] = self._recurrent_weight(name, wanted)
+            else:
+                node.input[place] = self._weight(self._value(name), wanted, site.axis, smallest)
 
     def round_output(self, node: onnx.NodeProto, ranges: Mapping[str, Range]) -> None:
         """Put a pair behind a node."""
@@ -205,10 +209,15 @@ class _Writer:
         room: NDArray[np.float64] = np.maximum(channels / (scale.scale * 2.0**30), _SMALLEST_SCALE)
         return room
 
-    def _weight(self, name: str, wanted: str, axis: int, smallest: NDArray[np.float64] | float) -> str:
-        """Store a weight as codes; the node that makes numbers of them stands right before their user."""
+    def _value(self, name: str) -> NDArray[np.float32]:
         weight = self._graph.constant(name)
         assert weight is not None  # `find_sites` names constant weights only
+        return weight.astype(np.float32, copy=False)
+
+    def _weight(
+        self, weight: NDArray[np.float32], wanted: str, axis: int, smallest: NDArray[np.float64] | float
+    ) -> str:
+        """Store a weight as codes; the node that makes numbers of them stands right before their user."""
         codes, scales = quantize_weight(weight, axis, smallest)
         inputs = [
             self._store(f"{wanted}.codes", codes),
@@ -218,6 +227,24 @@ class _Writer:
         self.nodes.append(helper.make_node("DequantizeLinear", inputs, [wanted], name=f"{wanted}.pair", axis=axis))
         return wanted
 
+    def _recurrent_weight(self, name: str, wanted: str) -> str:
+        """Store `(directions, rows of gates, size)` as codes, with a scale for each row, that casts make numbers of.
+
+        Of codes behind a DequantizeLinear, however they are cut, OpenVINO 2026.4 makes an LSTM whose hidden state is
+        rounded to 8 bits too, or it refuses the LSTM or GRU. By way of half precision it folds them into numbers.
+        """
+        weight = self._value(name)
+        codes, scales = quantize_weight(weight.reshape(-1, weight.shape[-1]), 0)
+        stored = self._store(f"{wanted}.codes", codes.reshape(weight.shape))
+        steps = self._store(f"{wanted}.scales", scales.reshape(*weight.shape[:2], 1))
+        half, unscaled, kinds = f"{wanted}.half", f"{wanted}.unscaled", onnx.TensorProto
+        self.nodes += [
+            helper.make_node("Cast", [stored], [half], to=kinds.FLOAT16, name=f"{half}.cast"),
+            helper.make_node("Cast", [half], [unscaled], to=kinds.FLOAT, name=f"{unscaled}.cast"),
+            helper.make_node("Mul", [unscaled, steps], [wanted], name=f"{wanted}.scale"),
+        ]
+        return wanted
+
     def _store(self, name: str, value: NDArray[np.generic]) -> str:
         self._proto.graph.initializer.append(numpy_helper.from_array(value, name))
         return name
@@ -225,7 +252,9 @@ class _Writer:
 
 def is_quantized(proto: onnx.ModelProto) -> bool:
     """Whether a graph has Q/DQ pairs already, or weights in INT8 alone, as recurrences have."""
-    return any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in proto.graph.node)
+    graph = Graph(proto)
+    pairs = ("QuantizeLinear", "DequantizeLinear")
+    return any(node.op_type in pairs or has_codes(graph, node) for node in proto.graph.node)
 
 
 def default_sites(proto: onnx.ModelProto) -> list[Site]:

@@ -95,10 +95,18 @@ def _site(graph: Graph, node: onnx.NodeProto) -> Site | None:
 def _recurrent(graph: Graph, node: onnx.NodeProto) -> Site | None:
     weights = tuple(node.input[1:3])
     values = [value for value in map(graph.constant, weights) if value is not None]
-    if len(values) != len(weights):
+    if len(values) != len(weights) or has_codes(graph, node):
         return None
     size = sum(value.size for value in values)
     return Site(_layer_name(graph, node), node.name, "recurrent", "", weights, 1, size)
+
+
+def has_codes(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Whether a node is a recurrence whose weights are stored as INT8 codes."""
+    if node.op_type not in _RECURRENT:
+        return False
+    stored = (graph.constant(name) for weight in node.input[1:3] for name in graph.stored_in(weight))
+    return any(value is not None and value.dtype == np.int8 for value in stored)
 
 
 def _layer_name(graph: Graph, node: onnx.NodeProto) -> str:

@@ -39,17 +39,18 @@ def prepared(graph: bytes, precision: str, library: Library, trt: Any, *, plugin
         from edgeser.export_tools.building.half import to_half
 
         proto = to_half(proto)
-    _widen_codes(proto)
+    widen_codes(proto)
     if plugins:
         _address_plugins(proto, trt)
     content: bytes = proto.SerializeToString()
     return content
 
 
-def _widen_codes(proto: ModelProto) -> None:
+def widen_codes(proto: ModelProto) -> None:
     """Store INT8 codes in half precision, which holds them exactly, where no `DequantizeLinear` takes them.
 
-    So encoders store weights that were not calibrated; TensorRT refuses INT8 constants anywhere else.
+    So encoders store weights that were not calibrated, and recurrences those that were; TensorRT refuses INT8
+    constants anywhere else.
     """
     import numpy as np
     from onnx import TensorProto, numpy_helper

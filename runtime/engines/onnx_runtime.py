@@ -42,8 +42,8 @@ class OnnxRuntimeEngine(Engine):
         options.enable_cpu_mem_arena = True
         # Spinning threads win microseconds and keep a core at 100 % between utterances: not on a robot.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # x86 without VNNI adds two products of U8 and S8 in 16 bits, which overflow, unless it is told to be exact: rows
-        # of the default bundle's encoders were 5 and 9 % of their standard deviation off there, and are 0.1 % off with.
+        # x86 without VNNI adds two products of U8 and S8 in 16 bits, which overflow, unless told to be exact: rows of
+        # the default bundle's encoders were 5 and 9 % of their standard deviation off there, and are 0.1 % off so.
         options.add_session_config_entry("session.x64quantprecision", "1")
         options.log_severity_level = 3
         try:

@@ -368,10 +368,12 @@ def test_pairs_stand_before_sites_and_nowhere_else(network: onnx.ModelProto, bot
         place = list(user.input).index(node.output[0])
         of_weights = node.input[0] in stored
         assert user.name in sites
-        assert place in ((1, 2) if sites[user.name].kind == "recurrent" else (1,) if of_weights else (0,))
+        assert place == (1 if of_weights else 0)
     for node in quantized.graph.node:  # and every site has its own
         if node.name in sites:
-            wanted = len(sites[node.name].weights) + bool(sites[node.name].activation)
+            # A recurrence's weights are codes behind casts: OpenVINO would round its hidden state as well.
+            is_recurrent = sites[node.name].kind == "recurrent"
+            wanted = 0 if is_recurrent else len(sites[node.name].weights) + bool(sites[node.name].activation)
             found = [graph.makers[name].op_type for name in node.input if name in graph.makers]
             assert found.count("DequantizeLinear") == wanted
 
@@ -436,8 +438,9 @@ def test_a_quantized_graph_runs_and_is_known_as_one(
 def test_a_graph_whose_recurrence_alone_is_in_int8_is_known_too(network: onnx.ModelProto) -> None:
     (site,) = [site for site in find_sites(network) if site.kind == "recurrent"]
     quantized = quantize(network, [site], {}, PRESETS["tensorrt"])
-    assert "QuantizeLinear" not in {node.op_type for node in quantized.graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"}.isdisjoint(node.op_type for node in quantized.graph.node)
     assert is_quantized(quantized)
+    assert not [site for site in find_sites(quantized) if site.kind == "recurrent"]
 
 
 def test_presets_need_the_ranges_of_what_they_round(network: onnx.ModelProto) -> None:

@@ -508,7 +508,7 @@ class TestThreads:
 
 @pytest.mark.parametrize("unsigned", [True, False])
 def test_sums_of_8_bit_products_do_not_overflow(name: str, unsigned: bool) -> None:
-    """On x86 without VNNI ONNX Runtime 1.32 adds them in 16 bits by default, and OpenVINO 2026.4 always: 255 x 127 x 2."""
+    """On x86 without VNNI ONNX Runtime 1.32 adds two in 16 bits unless it is told not to, and OpenVINO 2026.4 does."""
     size, top, kind = 64, 255 if unsigned else 127, np.uint8 if unsigned else np.int8
     stored = {
         "one": np.float32(1.0),
