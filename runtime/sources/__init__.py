@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgeser.runtime.sources.base import Source
-from edgeser.runtime.sources.conversion import Converter, Intake
+from edgeser.runtime.sources.conversion import Chunk, Converter, Intake
 from edgeser.runtime.sources.devices import InputDevice, input_devices
 from edgeser.runtime.sources.file import FileSource
 from edgeser.runtime.sources.microphone import Microphone
@@ -11,6 +11,7 @@ from edgeser.runtime.sources.pcm import PcmSource
 from edgeser.runtime.sources.recorded import Recorded
 
 __all__ = [
+    "Chunk",
     "Converter",
     "FileSource",
     "InputDevice",

@@ -85,7 +85,7 @@ class Hearing:
 
 
 class Listener:
-    """Feeds a recogniser, utterance after utterance, in a thread of its own.
+    """Feeds a recogniser, utterance after utterance.
 
     Args:
         asr: The recogniser.
@@ -102,8 +102,6 @@ class Listener:
         self._hearings: deque[Hearing] = deque()
         self._changed = threading.Condition()
         self._stopping = False
-        self.thread = threading.Thread(target=self._run, name="edgeser-asr", daemon=True)
-        self.thread.start()
 
     def begin(self) -> Hearing:
         """Begin the next utterance."""
@@ -135,7 +133,8 @@ class Listener:
             self._stopping = True
             self._changed.notify_all()
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Work until it is stopped; the loop of a thread."""
         while not self._stopping:
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping or (self._hearings and self._hearings[0].due), 0.5)
@@ -167,7 +166,7 @@ class Listener:
             else:
                 hearing.conclude(Words.HEARD, self._busy(session.finish))
                 self._meter.measured("asr", hearing.asr_ms)
-        except Exception as error:  # whatever a recogniser raises, the voice can still decide
+        except BaseException as error:  # whatever a recogniser raises, SystemExit too: the voice can still decide
             hearing.conclude(Words.FAILED)
             if self._stopping:  # a recogniser that is closed with the stream is no failure
                 return

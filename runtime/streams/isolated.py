@@ -8,20 +8,20 @@ import os
 import socket
 import struct
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.child import Child, raised
-from edgeser.runtime.errors import EdgeSerError, EngineError
-from edgeser.runtime.streams.base import POLL_S, EventStream
+from edgeser.runtime.errors import EngineError
+from edgeser.runtime.streams.base import EventStream
+from edgeser.runtime.streams.crew import POLL_S
 from edgeser.runtime.streams.event import Activity, Event
+from edgeser.runtime.streams.options import StreamOptions
 from edgeser.runtime.streams.ring import Mark
 from edgeser.runtime.streams.stats import StreamStats
-from edgeser.runtime.streams.stream import StreamOptions
 
 HEAD = struct.Struct("<c7xq")
 """What a message to the child begins with: its kind, and the audio's position in samples or a flush's number."""
@@ -29,6 +29,7 @@ HEAD = struct.Struct("<c7xq")
 PIECE = SAMPLE_RATE // 2
 """Samples of one message at most."""
 
+_KINDS = {"gap": b"g", "flush": b"f", "end": b"e"}
 _OPEN_S = 120.0  # a large model on a slow card
 _CLOSE_S = 0.5
 _QUEUED_BYTES = 1 << 20  # asked for; the kernel grants what net.core.wmem_max allows
@@ -39,8 +40,9 @@ class IsolatedStream(EventStream):
 
     All threads of a Python process share one interpreter, so that features and words delay a control loop beside them,
     however often they release it. Here nothing of that happens in the loop's process; on a machine with a core to
-    spare the loop keeps its time. `push` never waits: when the child does not take the audio, the newest is lost,
-    counted, and silence in its place. Linux only.
+    spare the loop keeps its time. Nothing here waits for the child but `flush`, and that no longer than it is told to:
+    when the child does not take the audio, the newest is lost, counted, and silence in its place; what `gap`, `flush`
+    and `end` say is kept until it fits. Linux only.
 
     Args:
         on_event: Called with each Event in a thread of its own. Without it, a loop may fetch with `next_event(0)`.
@@ -48,7 +50,7 @@ class IsolatedStream(EventStream):
         engine: See `Runtime.load`.
         asr: See `Runtime.load`.
         threads: See `Runtime.load`.
-        options: How to cut, wait and drop. A child that takes no audio for `stall_s` ends the stream.
+        options: How to cut, wait and drop. A child that takes and says nothing for `stall_s` ends the stream.
         trusted: See `Runtime.load`.
 
     Raises:
@@ -75,6 +77,7 @@ class IsolatedStream(EventStream):
         self._took_at = time.monotonic()
         self._numbers = itertools.count()
         self._flushes: dict[int, Mark] = {}
+        self._unsent: deque[bytes] = deque()  # marks that found no room yet; no audio overtakes them
         # A message arrives whole or not at all: a full queue loses whole pieces, and never blocks.
         self._audio, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._audio.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _QUEUED_BYTES)
@@ -93,8 +96,8 @@ class IsolatedStream(EventStream):
             self._audio.close()
             self._child.end("it did not start")
             raise
-        targets = [self._receive, *([self._deliver] if on_event is not None else [])]
-        self._threads = [self._started(target) for target in targets]
+        self._crew.start(self._receive, "receiving")
+        self._start_delivery()
 
     def _open(self, arguments: dict[str, object]) -> None:
         connection = self._child.connection
@@ -108,27 +111,6 @@ class IsolatedStream(EventStream):
         if failure is not None:
             raise raised(failure)
 
-    def push(self, chunk: NDArray[np.generic], rate: int = SAMPLE_RATE) -> None:
-        self._check_open()
-        self._write(self._intake(chunk, rate))
-
-    def gap(self) -> None:
-        self._check_open()
-        self._write(self._intake.flush())
-        self._tell(b"g", self._position)
-
-    def flush(self, timeout_s: float | None = None) -> bool:
-        self._check_open()
-        self._write(self._intake.flush())
-        number, mark = next(self._numbers), Mark("flush")
-        self._flushes[number] = mark
-        self._tell(b"f", number)
-        return self._waited(mark, timeout_s)
-
-    def end(self) -> None:
-        self._write(self._intake.flush())
-        self._tell(b"e", self._position)
-
     @property
     def activity(self) -> Activity:
         """What was heard up to 0.2 s ago."""
@@ -137,6 +119,7 @@ class IsolatedStream(EventStream):
     @property
     def stats(self) -> StreamStats:
         """The counters of up to 0.2 s ago."""
+        self._crew.owner.check()
         here = self._meter.snapshot(0.0, 0.0, 0, 0)
         there = self._child_stats
         return dataclasses.replace(
@@ -154,56 +137,87 @@ class IsolatedStream(EventStream):
         return self._child.pid
 
     def close(self) -> None:
-        """End the stream and its process in under a second, from any state."""
-        self._stopping.set()
-        self._events.close()
-        self._audio.close()  # the child ends by itself then
+        """End the stream and its process in under a second, from any state; in a forked process, do nothing."""
+        if not self._crew.owner.is_here:
+            return
+        self._crew.stop()
+        with self._entrance:
+            self._audio.close()  # the child ends by itself then
         self._child.end("it was closed", _CLOSE_S)
-        for thread in self._threads:
-            thread.join(POLL_S)
+        self._crew.join(POLL_S)
+
+    def _release(self) -> None:
+        super()._release()
+        if self.error is not None:
+            self._child.end(str(self.error))
 
     def _write(self, samples: Samples) -> None:
+        self._catch_up()
         for begin in range(0, samples.shape[0], PIECE):
             piece = samples[begin : begin + PIECE]
-            try:
-                self._audio.send(HEAD.pack(b"a", self._position) + piece.tobytes(), socket.MSG_DONTWAIT)
-                self._took_at = time.monotonic()
-            except OSError as error:  # full; or closed, and then the other thread finds out why
+            if self._unsent or not self._sent(HEAD.pack(b"a", self._position) + piece.tobytes()):
                 self._lost += piece.shape[0]
-                if isinstance(error, BlockingIOError) and time.monotonic() - self._took_at > self.options.stall_s:
-                    self._fail(EngineError(f"the stream's process took no audio for {self.options.stall_s:g} s"))
+                if time.monotonic() - self._took_at > self.options.stall_s:
+                    self._crew.fail(self._stalled())
             self._position += piece.shape[0]
 
-    def _tell(self, kind: bytes, number: int) -> None:
-        """Send what must arrive; waits for room, as long as the child lives."""
+    def _note(self, mark: Mark, rest: Samples) -> None:
+        self._write(rest)
+        number = self._position
+        if mark.kind == "flush":
+            number = next(self._numbers)
+            self._flushes[number] = mark
+        message = HEAD.pack(_KINDS[mark.kind], number)
+        if mark.kind != "gap" or not self._unsent or self._unsent[-1][:1] != _KINDS["gap"]:  # one gap says it all
+            self._unsent.append(message)
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Send the marks that found no room before."""
+        while self._unsent and self._sent(self._unsent[0]):
+            self._unsent.popleft()
+
+    def _sent(self, message: bytes) -> bool:
+        """Send a message, or say that there is no room; where the child is gone, the other thread finds out why."""
         try:
-            self._audio.send(HEAD.pack(kind, number))
+            self._audio.send(message, socket.MSG_DONTWAIT)
         except OSError:
-            self._stopping.wait(1.0)  # the other thread finds out why
-            self._check_open()
+            return False
+        self._took_at = time.monotonic()
+        return True
 
     def _receive(self) -> None:
         """Take what the child says; the loop of a thread."""
-        while not self._stopping.is_set():
+        connection = self._child.connection
+        heard_at = time.monotonic()
+        while not self._crew.stopping.is_set():
             try:
-                kind, value = self._child.connection.recv()
-            except (EOFError, OSError):
-                if not self._stopping.is_set():
-                    self._fail(EngineError(f"the stream's process is gone: {self._child.cause()}"))
-                return
-            if kind == "event":
-                self._emit(dataclasses.replace(value, lost_s=value.lost_s + self._lost / SAMPLE_RATE))
-            elif kind == "now":
-                self._child_stats, self._activity = value
-            elif kind == "flushed":
-                self._emit(self._flushes.pop(value))
-            elif kind == "ended":
-                self._emit(Mark("end"))
-            else:
-                self._fail(raised(value))
+                if connection.poll(POLL_S):
+                    kind, value = connection.recv()
+                elif time.monotonic() - heard_at > self.options.stall_s:
+                    raise self._stalled()
+                else:
+                    continue
+            except (EOFError, OSError) as error:
+                if self._crew.stopping.is_set():
+                    return
+                raise EngineError(f"the stream's process is gone: {self._child.cause()}") from error
+            heard_at = time.monotonic()
+            self._take(kind, value)
+            with self._entrance:
+                self._catch_up()
 
-    def _fail(self, error: EdgeSerError) -> None:
-        self.error = self.error or error
-        self._stopping.set()
-        self._events.close()
-        self._child.end(str(error))
+    def _take(self, kind: str, value: Any) -> None:
+        if kind == "event":
+            self._emit(dataclasses.replace(value, lost_s=value.lost_s + self._lost / SAMPLE_RATE))
+        elif kind == "now":
+            self._child_stats, self._activity = value
+        elif kind == "flushed":
+            self._emit(self._flushes.pop(value))
+        elif kind == "ended":
+            self._emit(Mark("end"))
+        else:
+            raise raised(value)
+
+    def _stalled(self) -> EngineError:
+        return EngineError(f"the stream's process has stood still for {self.options.stall_s:g} s")

@@ -51,6 +51,11 @@ class Mailbox(Generic[Item]):
             self._changed.notify_all()
             return item
 
+    def wait(self, timeout_s: float) -> None:
+        """Wait until there is an item; it stays."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._closed, timeout_s)
+
     def close(self) -> None:
         """Wake and release whoever waits."""
         with self._changed:

@@ -25,7 +25,7 @@ class Mark:
 
 
 class RingBuffer:
-    """Samples from one writer to one reader, in preallocated memory; a full one loses its oldest samples, or waits.
+    """Samples from writers to one reader, in preallocated memory; a full one loses its oldest samples.
 
     Args:
         capacity: In samples.
@@ -41,25 +41,29 @@ class RingBuffer:
         self._wanted = 1
         self.lost = 0
 
-    def write(self, samples: Samples, wait: bool) -> None:
-        """Append `(n,)` float32 samples.
-
-        Args:
-            samples: Any number.
-            wait: Wait for room; otherwise the oldest unread samples make it, counted in `lost`.
-        """
-        step = self._samples.shape[0] // 2 if wait else self._samples.shape[0]
-        for begin in range(0, samples.shape[0], step):
-            piece = samples[begin : begin + step]
+    def write(self, samples: Samples) -> None:
+        """Append `(n,)` float32 samples, any number; where there is no room, the oldest unread ones go: `lost`."""
+        size = self._samples.shape[0]
+        for begin in range(0, samples.shape[0], size):
+            piece = samples[begin : begin + size]
             with self._changed:
-                while wait and not self._closed and self._room() < piece.shape[0]:
-                    self._changed.wait(0.1)
                 if self._closed:
                     return
                 self._make_room(piece.shape[0])
                 self._put(piece)
                 if self._written - self._read >= self._wanted:  # a writer of single samples wakes nobody in vain
                     self._changed.notify_all()
+
+    def wait_for_room(self, count: int, timeout_s: float) -> bool:
+        """Wait until so many samples would find room, and return whether they would."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._closed or self._room() >= count, timeout_s)
+
+    @property
+    def room(self) -> int:
+        """Samples that can be written before any is lost."""
+        with self._changed:
+            return self._room()
 
     def mark(self, mark: Mark) -> None:
         """Note that something happens after the last sample written."""

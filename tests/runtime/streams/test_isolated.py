@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,13 @@ def talk(clips: list[Path]) -> Samples:
 def stream() -> Iterator[IsolatedStream]:
     with IsolatedStream(asr="none", engine="onnxruntime", options=StreamOptions(stall_s=1.0)) as opened:
         yield opened
+
+
+def soon(condition: Callable[[], bool], limit_s: float = 20.0) -> bool:
+    end = time.monotonic() + limit_s
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()
 
 
 def is_gone(process: int) -> bool:
@@ -82,7 +89,7 @@ def test_callback_gets_all_before_flush_returns(talk: Samples) -> None:
         started = time.monotonic()
     assert time.monotonic() - started < 1
     assert is_gone(pid)
-    assert not [t for t in threading.enumerate() if t.name in ("edgeser_receive", "edgeser_deliver")]
+    assert not [t for t in threading.enumerate() if t.name in ("edgeser-receiving", "edgeser-events")]
     with pytest.raises(InputError, match="closed"):
         stream.push(talk)
 
@@ -116,9 +123,9 @@ def test_a_process_that_stands_still_never_holds_up_the_loop(stream: IsolatedStr
         stream.push(talk[: 10 * TICK])
         time.sleep(0.001)
     assert stream.stats.lost_s > 0
-    with pytest.raises(EngineError, match="took no audio for 1 s"):
+    with pytest.raises(EngineError, match="has stood still for 1 s"):
         stream.push(talk)
-    assert is_gone(stream.pid)
+    assert soon(lambda: is_gone(stream.pid))
 
 
 def test_lost_audio_keeps_the_place_of_what_follows(talk: Samples) -> None:

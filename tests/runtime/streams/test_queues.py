@@ -24,7 +24,7 @@ def test_a_ring_gives_what_came_in_or_counts_it_as_lost(steps: list[tuple[bool, 
     end = 0
     for write, count in steps:
         if write:
-            ring.write(ramp(count, written), wait=False)
+            ring.write(ramp(count, written))
             written += count
         elif count:
             position, samples, mark = ring.read(count, 0.0)
@@ -41,7 +41,7 @@ def test_a_ring_gives_what_came_in_or_counts_it_as_lost(steps: list[tuple[bool, 
 
 def test_a_full_ring_loses_its_oldest() -> None:
     ring = RingBuffer(100)
-    ring.write(ramp(130), wait=False)
+    ring.write(ramp(130))
     position, samples, _ = ring.read(100, 0.0)
     assert (position, ring.lost) == (30, 30)
     np.testing.assert_array_equal(samples, ramp(100, 30))
@@ -49,7 +49,13 @@ def test_a_full_ring_loses_its_oldest() -> None:
 
 def test_a_writer_that_waits_loses_nothing() -> None:
     ring = RingBuffer(64)
-    writer = threading.Thread(target=ring.write, args=(ramp(10_000), True))
+
+    def write() -> None:
+        for begin in range(0, 10_000, 20):
+            assert ring.wait_for_room(20, 5.0)
+            ring.write(ramp(20, begin))
+
+    writer = threading.Thread(target=write)
     writer.start()
     got = [ring.read(25, 5.0)[1] for _ in range(400)]
     writer.join(5)
@@ -59,10 +65,10 @@ def test_a_writer_that_waits_loses_nothing() -> None:
 
 def test_a_mark_comes_after_the_samples_before_it_and_before_those_after() -> None:
     ring = RingBuffer(100)
-    ring.write(ramp(30), wait=False)
+    ring.write(ramp(30))
     mark = Mark("gap")
     ring.mark(mark)
-    ring.write(ramp(40, 30), wait=False)
+    ring.write(ramp(40, 30))
     assert ring.read(20, 0.0)[2] is None
     position, samples, came = ring.read(20, 0.0)
     assert (position, samples.tolist(), came) == (20, ramp(10, 20).tolist(), mark)
@@ -72,16 +78,17 @@ def test_a_mark_comes_after_the_samples_before_it_and_before_those_after() -> No
 
 def test_a_mark_outlives_the_samples_around_it() -> None:
     ring = RingBuffer(100)
-    ring.write(ramp(30), wait=False)
+    ring.write(ramp(30))
     ring.mark(Mark("end"))
-    ring.write(ramp(200, 30), wait=False)
+    ring.write(ramp(200, 30))
     position, samples, mark = ring.read(10, 0.0)
     assert (position, samples.size, mark is not None) == (130, 0, True)
 
 
 def test_closing_releases_a_writer() -> None:
     ring = RingBuffer(10)
-    writer = threading.Thread(target=ring.write, args=(ramp(100), True))
+    ring.write(ramp(10))
+    writer = threading.Thread(target=ring.wait_for_room, args=(1, 60.0))
     writer.start()
     ring.close()
     writer.join(5)
