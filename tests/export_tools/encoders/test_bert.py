@@ -312,6 +312,18 @@ def test_minilm_tokens(minilm: TextEncoder) -> None:
         assert minilm(nothing).valid == 0
 
 
+def test_minilms_file_pads_and_cuts_and_its_frontend_does_not(minilm: TextEncoder) -> None:
+    """all-MiniLM-L6-v2's tokenizer.json keeps both on, and tokenizers 0.23 obeys it: every text has 128 tokens."""
+    from tokenizers import Tokenizer
+
+    stored = Tokenizer.from_str(minilm.files()["tokenizer.json"].decode())
+    assert stored.padding["length"] == stored.truncation["max_length"] == 128
+    line = "the door " * 100
+    assert len(stored.encode("How dare you!").ids) == len(stored.encode(line).ids) == 128
+    assert [token.text for token in minilm.tokens("How dare you!")] == ["how", "dare", "you", "!"]
+    assert len(minilm.tokens(line)) == 200
+
+
 def test_minilm_in_int8(minilm: TextEncoder) -> None:
     """A quarter of the size; rows correlate above 0.99 with the full ones and deviate by 0.05 on average."""
     graph = minilm.files()["encoder.onnx"]

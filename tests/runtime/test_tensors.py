@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
+from safetensors.numpy import load, save
+
+from edgeser.runtime.tensors import to_safetensors
+
+VIEWS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    "as it is": lambda x: x,
+    "transposed": lambda x: x.T,
+    "column by column": np.asfortranarray,
+    "every second": lambda x: x[..., ::2],
+    "backward": lambda x: x[::-1],
+    "one column": lambda x: x[..., -1],
+    "repeated": lambda x: np.broadcast_to(x, (3, *x.shape)),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@given(
+    values=arrays.arrays(
+        st.sampled_from([np.float32, np.int8, np.int32]), arrays.array_shapes(min_dims=1, max_dims=3, min_side=1)
+    )
+)
+def test_arrays_of_any_memory_order_come_back(view: str, values: NDArray[Any]) -> None:
+    given_values = VIEWS[view](values)
+    found = load(to_safetensors({"x": given_values}))["x"]
+    assert found.dtype == given_values.dtype
+    np.testing.assert_array_equal(found, given_values)
+
+
+def test_a_scalar_stays_one() -> None:
+    assert load(to_safetensors({"x": np.array(3.0, np.float32)}))["x"].shape == ()
+
+
+def test_why_the_library_alone_is_not_enough() -> None:
+    """safetensors 0.8.0 writes the memory of a view; when it no longer does, `to_safetensors` can go."""
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    assert load(save({"x": values.T}))["x"].tolist() == [[0, 1], [2, 3], [4, 5]]
