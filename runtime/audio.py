@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgeser.runtime.decoding import AudioFile, open_audio
 from edgeser.runtime.errors import InputError
+from edgeser.runtime.scale import check_scale, to_float
 
 SAMPLE_RATE = 16_000
 """Hz; the rate of every frontend."""
@@ -21,7 +22,6 @@ _RATES = (4_000, 384_000)
 _MAX_CHANNELS = 16
 _BLOCK = 65_536  # frames that are read at once
 _MARGIN = 4_000  # samples around a part that resampling sees: more than its filter is long
-_FLOAT_LIMIT = 16.0  # a float signal on the int16 scale peaks in the hundreds or thousands
 
 Samples = NDArray[np.float32]
 
@@ -134,30 +134,13 @@ def prepare(samples: NDArray[np.generic], rate: int) -> Samples:
         rate: Sample rate in Hz, 4,000 to 384,000.
 
     Raises:
-        InputError: Empty, not finite, of another shape or type, or floats on an integer scale.
+        InputError: Empty, not finite, of another shape or type, floats on an integer scale, or integers whose scale
+            cannot be known; see `check_scale`.
     """
-    mono = to_mono(to_float(np.asarray(samples)))
+    given = np.asarray(samples)
+    mono = to_mono(to_float(given))
+    check_scale(given)
     return resample(mono, rate, SAMPLE_RATE)
-
-
-def to_float(samples: NDArray[np.generic]) -> Samples:
-    """Scale PCM of any width to float32 at full scale 1.0 (int16 / 32768 and its like)."""
-    if samples.size == 0:
-        raise InputError("audio: got no samples, expected at least one frame (25 ms)")
-    if samples.dtype == np.uint8:
-        return ((samples.astype(np.float32) - 128.0) / 128.0).astype(np.float32)
-    if samples.dtype in (np.int16, np.int32):
-        full_scale = 2.0 ** (8 * samples.dtype.itemsize - 1)
-        return (samples.astype(np.float64) / full_scale).astype(np.float32)
-    if samples.dtype.kind != "f":
-        raise InputError(f"audio: got {samples.dtype}, expected uint8, int16, int32 or floats: convert first")
-    floats = samples.astype(np.float32)
-    if not np.isfinite(floats).all():
-        raise InputError("audio: got NaN or infinity among the samples: repair the recording first")
-    peak = float(np.abs(floats).max())
-    if peak > _FLOAT_LIMIT:
-        raise InputError(f"audio: got floats up to {peak:.0f}, expected full scale 1.0: divide 16-bit values by 32768")
-    return floats
 
 
 def to_mono(samples: Samples) -> Samples:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeser.runtime.audio import SAMPLE_RATE, Samples, resample, to_float, to_mono
+from edgeser.runtime.audio import SAMPLE_RATE, Samples, resample, to_mono
 from edgeser.runtime.errors import InputError
+from edgeser.runtime.scale import to_float
 from edgeser.runtime.sources.base import nothing
 
 MAX_CHANNELS = 16  # as in `to_mono`

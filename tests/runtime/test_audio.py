@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from edgeser.runtime.audio import SAMPLE_RATE, Samples, load_audio, prepare, read_audio, to_float
+from edgeser.runtime.audio import SAMPLE_RATE, Samples, load_audio, prepare, read_audio
 from edgeser.runtime.errors import InputError
 
 LOSSLESS = [("wav", "PCM_16"), ("wav", "PCM_24"), ("wav", "PCM_32"), ("wav", "FLOAT"), ("wav", "DOUBLE")]
@@ -90,55 +90,6 @@ class TestFiles:
         soundfile.write(tmp_path / "nan.wav", np.array([0.0, np.nan]), SAMPLE_RATE, subtype="FLOAT")
         with pytest.raises(InputError, match=r"nan\.wav: audio: got NaN or infinity"):
             load_audio(tmp_path / "nan.wav")
-
-
-class TestScale:
-    def test_one_scale_for_every_type(self, pcm: NDArray[np.int16], speech: Samples) -> None:
-        for same in (pcm, pcm.astype(np.int32) << 16, pcm / 32768.0, (pcm / 32768.0).astype(np.float32)):
-            got = to_float(same)
-            assert got.dtype == np.float32
-            np.testing.assert_array_equal(got, speech)
-
-    def test_uint8_is_offset_binary(self, pcm: NDArray[np.int16]) -> None:
-        coarse = pcm >> 8
-        np.testing.assert_array_equal(to_float((coarse + 128).astype(np.uint8)), to_float(coarse << 8))
-
-    @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32])
-    def test_full_scale_is_minus_one(self, dtype: type[np.integer]) -> None:
-        info = np.iinfo(dtype)
-        low, high = to_float(np.array([info.min, info.max], dtype))
-        assert low == -1.0
-        assert 0.99 < high <= 1.0
-
-    @given(arrays.arrays(np.int16, st.integers(1, 64)))
-    def test_int16_round_trip(self, samples: NDArray[np.int16]) -> None:
-        np.testing.assert_array_equal(np.rint(to_float(samples) * 32768).astype(np.int16), samples)
-
-    @pytest.mark.parametrize("dtype", [np.int64, np.uint16, np.int8, np.bool_, np.complex64, np.object_])
-    def test_other_types_are_refused(self, dtype: type[np.generic]) -> None:
-        with pytest.raises(InputError, match=r"expected uint8, int16, int32 or floats: convert first"):
-            prepare(np.zeros(800, dtype), SAMPLE_RATE)
-
-    def test_floats_on_the_int16_scale_are_refused(self, pcm: NDArray[np.int16]) -> None:
-        with pytest.raises(InputError, match=r"got floats up to \d+, expected full scale 1.0: divide .* by 32768"):
-            prepare(pcm.astype(np.float32), SAMPLE_RATE)
-
-    def test_clipped_floats_pass_as_they_are(self, speech: Samples) -> None:
-        loud = speech * (4.0 / np.abs(speech).max())
-        np.testing.assert_array_equal(prepare(loud, SAMPLE_RATE), loud)
-
-    @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-    @pytest.mark.parametrize("place", [0, 400, -1])
-    def test_not_finite(self, speech: Samples, bad: float, place: int) -> None:
-        samples = speech.copy()
-        samples[place] = bad
-        with pytest.raises(InputError, match="NaN or infinity among the samples: repair the recording first"):
-            prepare(samples, SAMPLE_RATE)
-
-    @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-    def test_silence_stays_silence(self, dtype: type[np.floating]) -> None:
-        got = prepare(np.zeros(1600, dtype), 8_000)
-        assert (got.shape, got.dtype, np.abs(got).max()) == ((3200,), np.float32, 0.0)
 
 
 class TestShape:
