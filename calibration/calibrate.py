@@ -25,10 +25,12 @@ from edgeser.calibration.report import CalibrationReport, layer_reports
 from edgeser.calibration.sampling import Division, Sampling, divide
 from edgeser.calibration.sensitivity import Damage, Sensitivity, leave_in_float
 from edgeser.corpora import Utterance, corpus_identity, read_corpus
+from edgeser.corpora.checking import usable_utterances
 from edgeser.corpora.inputs import load_utterance
-from edgeser.runtime.bundle import CARD, GOLDEN, Bundle, write_bundle
+from edgeser.runtime.bundle import CARD, GOLDEN, Bundle, check_bundle_place, write_bundle
 from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import BundleError, InputError
+from edgeser.runtime.files import check_room
 from edgeser.runtime.frontends import WordVectors
 from edgeser.runtime.golden import GoldenVectors, encoder_vectors
 from edgeser.runtime.manifest import InputEntry
@@ -37,6 +39,7 @@ from edgeser.runtime.timing import side_by_side
 log = logging.getLogger(__name__)
 
 REPORT = "calibration.json"
+_SMALLEST = 4  # an INT8 bundle is at least a quarter as large
 _TOOLS = ("onnx", "onnxruntime", "numpy")
 
 Bar = Callable[[str, int], AbstractContextManager[Progress]]
@@ -62,6 +65,7 @@ class CalibrationOptions:
         name: The bundle's name; `None` for that of the floating-point one.
         version: Its version; `None` likewise.
         calls: Timed calls of the whole path.
+        strict: Refuse a corpus with an utterance that cannot be used; they are listed and left out otherwise.
     """
 
     corpus: str
@@ -77,6 +81,7 @@ class CalibrationOptions:
     name: str | None = None
     version: str | None = None
     calls: int = 30
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
@@ -98,7 +103,8 @@ def calibrate(bundle: Bundle, options: CalibrationOptions, bar: Bar = no_bar) ->
         InputError: The corpus or an option does not fit.
     """
     _check(bundle, options)
-    division = divide(read_corpus(options.corpus), bundle.manifest.labels, options.sampling)
+    labelled = [u for u in read_corpus(options.corpus) if u.emotion in bundle.manifest.labels]
+    division = divide(usable_utterances(labelled, options.strict), bundle.manifest.labels, options.sampling)
     how = Observation(PRESETS[options.preset], options.method, options.smoothing, options.packing)
     passes = 2 if options.smoothing else 1
     with bar("watching activations", passes * len(division.calibration)) as progress:
@@ -138,8 +144,8 @@ def _check(bundle: Bundle, options: CalibrationOptions) -> None:
         raise BundleError(f"{bundle.path}: is INT8 already, expected the floating-point bundle that it came from")
     if options.out.exists() and options.out.resolve() == bundle.path.resolve():
         raise InputError(f"--out: {options.out} is the bundle to calibrate: name another, it is needed again")
-    if not options.out.resolve().parent.is_dir():
-        raise InputError(f"--out: {options.out.parent} does not exist: create it first")
+    check_bundle_place(options.out)
+    check_room(options.out, sum(entry.bytes for entry in bundle.manifest.files.values()) // _SMALLEST)
 
 
 def _choose(

@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 
 from edgeser.corpora import Utterance, corpus_identity, read_corpus
+from edgeser.corpora.checking import usable_utterances
 from edgeser.corpora.inputs import graph_inputs, load_utterance
 from edgeser.export_tools.card import model_card
 from edgeser.export_tools.lowering import lower
 from edgeser.export_tools.parity import MINIMUM, ParityReport, compare, reference
 from edgeser.runtime.audio import SAMPLE_RATE
-from edgeser.runtime.bundle import CARD, GOLDEN, Bundle, frontend_files, write_bundle
+from edgeser.runtime.bundle import CARD, GOLDEN, Bundle, check_bundle_place, frontend_files, write_bundle
 from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import InputError
+from edgeser.runtime.files import check_room
 from edgeser.runtime.frontends import Frontend, Phonemes, SpeechEncoder, TextEncoder, WordVectors
 from edgeser.runtime.golden import EncoderVectors, GoldenVectors, encoder_vectors
 from edgeser.runtime.manifest import InputEntry, Manifest, ModelEntry
@@ -69,6 +71,8 @@ def export(trained: TrainedModel, options: ExportOptions) -> tuple[Bundle, list[
         ParityError: A graph's logits are more than 1e-4 from PyTorch's.
         InputError: The corpus has too few utterances.
     """
+    check_bundle_place(options.out)
+    check_room(options.out, _size(trained))
     chosen = _choose(trained, options)
     # Rounded to half precision, the golden vectors among them take half the room.
     inputs = {
@@ -122,6 +126,12 @@ def golden_encoders(frontends: Mapping[str, Frontend], utterances: Sequence[Utte
     return found
 
 
+def _size(trained: TrainedModel) -> int:
+    """Return the bytes that a bundle takes at least: the weights, once in each lowering, and the frontends."""
+    frontends = sum(len(c) for name, f in trained.frontends.items() for c in frontend_files(name, f).values())
+    return 4 * len(GRAPH_FILES) * trained.model.parameter_count() + frontends
+
+
 def _choose(trained: TrainedModel, options: ExportOptions) -> list[Utterance]:
     """Take utterances from all over the corpus: the held-out fold where there is one; the last without words."""
     everything = read_corpus(options.corpus or str(trained.training["corpus"]))
@@ -129,7 +139,7 @@ def _choose(trained: TrainedModel, options: ExportOptions) -> list[Utterance]:
         held_out = trained.held_out(everything)
     except InputError:  # another corpus than the one it was trained on, of which nothing needs to be held out
         held_out = []
-    pool = held_out or everything
+    pool = usable_utterances(held_out or everything)
     if len(pool) < MINIMUM:
         raise InputError(f"parity: the corpus gives {len(pool)} utterances, expected at least {MINIMUM}")
     places = np.linspace(0, len(pool) - 1, min(options.utterances, len(pool))).astype(int)

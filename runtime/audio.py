@@ -75,8 +75,9 @@ def load_recording(path: str | os.PathLike[str], start_s: float = 0.0, end_s: fl
         InputError: The file is missing, unreadable, or holds no samples or unusable ones.
         MissingDependencyError: It is a video, and PyAV is not installed.
     """
-    first = max(0, round(start_s * SAMPLE_RATE))
-    last = None if end_s is None else max(first, round(end_s * SAMPLE_RATE))
+    _check_extent(path, start_s, end_s)
+    first = round(start_s * SAMPLE_RATE)
+    last = None if end_s is None else round(end_s * SAMPLE_RATE)
     with open_audio(path) as file:
         with _named(path):
             check_rate(file.rate)
@@ -124,6 +125,13 @@ def _blocks(file: AudioFile, count: int | None) -> Iterator[Samples]:
         yield block
         if count is not None:
             count -= block.shape[0]
+
+
+def _check_extent(path: str | os.PathLike[str], start_s: float, end_s: float | None) -> None:
+    if not (math.isfinite(start_s) and start_s >= 0.0):
+        raise InputError(f"{path}: start_s is {start_s}, expected 0 or more")
+    if end_s is not None and not start_s <= end_s < math.inf:
+        raise InputError(f"{path}: end_s is {end_s}, expected start_s, {start_s}, or more")
 
 
 def prepare(samples: NDArray[np.generic], rate: int) -> Samples:

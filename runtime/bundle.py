@@ -14,7 +14,16 @@ from typing import BinaryIO
 from edgeser.runtime.bundle_files import SUFFIX, Files, open_files
 from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import BundleError
-from edgeser.runtime.files import part_of, replacing, writing
+from edgeser.runtime.files import (
+    check_file,
+    check_folder,
+    check_room,
+    making,
+    part_of,
+    replacing,
+    sync_path,
+    writing,
+)
 from edgeser.runtime.frontends import Frontend, OpenGraph, restore_frontend
 from edgeser.runtime.manifest import GRAPH_SUFFIX, MOST_BYTES, FileEntry, Manifest
 from edgeser.runtime.names import escaped
@@ -167,13 +176,32 @@ def write_bundle(path: str | os.PathLike[str], manifest: Manifest, files: Mappin
     entries = {name: FileEntry(hashlib.sha256(c).hexdigest(), len(c)) for name, c in sorted(files.items())}
     whole = dataclasses.replace(manifest, files=entries)
     ordered = [(MANIFEST, whole.to_json()), *((name, files[name]) for name in entries)]
-    if place.suffix == SUFFIX and not place.is_dir():
+    check_room(place, sum(len(content) for _, content in ordered))
+    if _is_zip(place):
         with replacing(place) as part:
             write_zip(part, ordered)
     else:
-        with writing(place):
-            _write_folder(place, ordered)
+        _write_folder(place, ordered)
     return Bundle.open(place)
+
+
+def check_bundle_place(place: Path) -> None:
+    """Find out, before the work is done, whether a bundle can be written to a place.
+
+    Raises:
+        InputError: It cannot.
+        BundleError: What lies there is no bundle.
+    """
+    if _is_zip(place):
+        check_file(place)
+    else:
+        check_folder(place, "keep the bundle in")
+        if place.exists() and not (place / MANIFEST).is_file():
+            raise BundleError(f"{place}: exists and is no bundle: choose another place")
+
+
+def _is_zip(place: Path) -> bool:
+    return place.suffix == SUFFIX and not place.is_dir()
 
 
 def _write_folder(place: Path, files: list[tuple[str, bytes]]) -> None:
@@ -181,10 +209,11 @@ def _write_folder(place: Path, files: list[tuple[str, bytes]]) -> None:
         raise BundleError(f"{place}: exists and is no bundle: choose another place")
     part = part_of(place)
     old = part.with_suffix(".old")
-    try:
+    with writing(place), making(place.parent), _swept(part, old):
         for name, content in files:
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             (part / name).write_bytes(content)
+            sync_path(part / name)
         if place.exists():
             place.rename(old)
         try:
@@ -193,9 +222,17 @@ def _write_folder(place: Path, files: list[tuple[str, bytes]]) -> None:
             if old.exists():
                 old.rename(place)
             raise
+        sync_path(place.parent)
+
+
+@contextlib.contextmanager
+def _swept(*folders: Path) -> Iterator[None]:
+    """Remove folders when the block ends, however it does."""
+    try:
+        yield
     finally:
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _manifest_of(files: Files) -> bytes:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import json
 import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from edgeser.runtime.errors import EdgeSerError, InputError
 
@@ -110,6 +112,27 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write UTF-8 text atomically; see `replacing`."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path, todo: str) -> dict[str, Any]:
+    """Read a file that holds a JSON object.
+
+    Args:
+        path: The file.
+        todo: What to do where it is damaged.
+
+    Raises:
+        InputError: It is not readable as one.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is damaged, not readable as JSON ({type(error).__name__}): {todo}") from error
+    except OSError as error:
+        raise refusal(error) from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: is damaged, holds no JSON object: {todo}")
+    return content
 
 
 @contextlib.contextmanager

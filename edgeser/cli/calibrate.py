@@ -28,7 +28,7 @@ from edgeser.calibration.placement import PRESETS
 from edgeser.calibration.ranges import METHODS, Method
 from edgeser.calibration.report import CalibrationReport
 from edgeser.calibration.sampling import Sampling
-from edgeser.cli.options import add_json_option, comma_separated, positive, print_json, read_ids
+from edgeser.cli.options import add_json_option, add_strict_option, comma_separated, positive, print_json, read_ids
 from edgeser.corpora import make_folds, read_corpus
 from edgeser.corpora.splits import SESSIONS, SPEAKERS
 from edgeser.runtime.bundle import Bundle
@@ -70,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="name of the bundle; the floating-point one's")
     parser.add_argument("--bundle-version", metavar="V", help="its version; the floating-point one's")
     parser.add_argument("--figures", type=Path, metavar="DIR", help="write the report as one page into this folder")
+    add_strict_option(parser)
     add_json_option(parser)
 
 
@@ -97,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
         max_drop=args.max_drop,
         name=args.name,
         version=args.bundle_version,
+        strict=args.strict,
     )
     written, report = calibrate(bundle, options, _bar)
     print_json(report.as_dict()) if args.json else print(report.text())

@@ -26,8 +26,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from edgeser import __version__
-from edgeser.cli.options import add_json_option, metrics_text, positive, print_json
+from edgeser.cli.options import add_json_option, add_strict_option, metrics_text, positive, print_json
 from edgeser.corpora import Utterance, read_corpus
+from edgeser.corpora.checking import usable_utterances
 from edgeser.corpora.splits import SESSIONS
 from edgeser.figures import Explanation, Report, check_report, explain, write_report
 from edgeser.figures.explanation import spread
@@ -80,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="with a run: does taking away what mattered cost more than taking away as much at random? (minutes)",
     )
+    add_strict_option(parser)
     add_json_option(parser)
 
 
@@ -259,7 +261,7 @@ def _utterances(args: argparse.Namespace, labels: Sequence[str]) -> list[Utteran
         utterances = [u for u in utterances if u.session in args.sessions.split(",")]
     if not utterances:
         raise InputError(f"{args.corpus}: no utterances with {', '.join(labels)} in these sessions")
-    return utterances
+    return usable_utterances(utterances, args.strict)
 
 
 def _by_session(utterances: Sequence[Utterance], predicted: Sequence[str], labels: Sequence[str]) -> dict[str, Metrics]:

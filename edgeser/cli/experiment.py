@@ -18,7 +18,7 @@ import logging
 import shlex
 from pathlib import Path
 
-from edgeser.cli.options import add_json_option, comma_separated, positive, print_json
+from edgeser.cli.options import add_json_option, add_strict_option, comma_separated, positive, print_json
 from edgeser.corpora import recognise_corpus
 from edgeser.experiments.plan import Plan, make_plan
 from edgeser.experiments.reading import read_experiment
@@ -26,6 +26,7 @@ from edgeser.experiments.run import FIGURE, TABLE, VALUES, Settings
 from edgeser.experiments.run import run as run_plan
 from edgeser.experiments.table import plain
 from edgeser.figures import check_report
+from edgeser.runtime.files import check_folder
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rows", type=comma_separated, default=(), metavar="A,B", help="train only these rows, named as --dry-run does"
     )
     parser.add_argument("--dry-run", action="store_true", help="check the file and print the jobs, train nothing")
+    add_strict_option(parser)
     add_json_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    check_folder(args.out)
     experiment = read_experiment(args.file)
     experiment = experiment.with_corpus(recognise_corpus(args.corpus or experiment.corpus))
     plan = make_plan(experiment, args.out, args.rows)
@@ -53,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         print_json(_jobs(plan)) if args.json else print(_listing(plan))
         return 0
     check_report(args.out)
-    outcome = run_plan(plan, Settings(args.jobs, args.threads, command_line(args)))
+    outcome = run_plan(plan, Settings(args.jobs, args.threads, command_line(args), args.strict))
     if args.json:
         print_json({**plain(outcome.table), "failures": list(outcome.failures)})
     else:

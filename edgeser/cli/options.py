@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from edgeser.corpora.checking import MOST
 from edgeser.runtime.asr import RECOGNISERS, check_name
 from edgeser.runtime.engines import ENGINES
 from edgeser.runtime.errors import InputError
@@ -66,6 +67,16 @@ def add_trusted_option(parser: argparse.ArgumentParser) -> None:
 def add_json_option(parser: argparse.ArgumentParser) -> None:
     """Add `--json`."""
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def add_strict_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--strict`."""
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="refuse a corpus with an utterance that cannot be used (too short, no such file, beyond the end of its "
+        f"file); without, they are listed and left out where they are at most {MOST:.0%}%",
+    )
 
 
 def print_json(value: Any) -> None:

@@ -36,9 +36,10 @@ from pathlib import Path
 from typing import Any
 
 from edgeser.cli.evaluate import report_run
-from edgeser.cli.options import assignments, comma_separated, positive, read_ids
+from edgeser.cli.options import add_strict_option, assignments, comma_separated, positive, read_ids
 from edgeser.corpora.splits import ALL, PROTOCOLS, SESSIONS
 from edgeser.runtime.errors import InputError
+from edgeser.runtime.files import check_folder
 from edgeser.runtime.frontends.log_mel import BINS
 from edgeser.training.options import TrainOptions
 from edgeser.training.ranks import is_first
@@ -87,12 +88,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         flag = f"--{name.replace('_', '-')}"
         default = getattr(Recipe, name)
         parser.add_argument(flag, type=kind, metavar="N", help=f"short for --recipe {name}=N ({default})")
+    add_strict_option(parser)
     parser.add_argument("--threads", type=positive, help="CPU threads of all processes together; all")
     parser.add_argument("--devices", type=positive, default=1, metavar="N", help="processes on this machine (1)")
     parser.add_argument("--nodes", type=positive, default=1, metavar="M", help="machines (1)")
 
 
 def run(args: argparse.Namespace) -> int:
+    check_folder(args.out, "keep the run in")
     if args.threads:
         import torch
 
@@ -119,7 +122,8 @@ def run(args: argparse.Namespace) -> int:
             recipe=_recipe(args),
             devices=args.devices,
             nodes=args.nodes,
-        )
+        ),
+        args.strict,
     )
     if not is_first():
         return 0

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeser.runtime.errors import InputError
-
 
 @dataclass(frozen=True)
 class Utterance:
-    """What a corpus reader yields.
+    """What a corpus reader yields; whether it can be heard, `edgeser.corpora.checking` finds out.
 
     Attributes:
         id: Unique in its corpus.
@@ -33,12 +31,6 @@ class Utterance:
     speaker: str = ""
     session: str = ""
     split: str = ""
-
-    def __post_init__(self) -> None:
-        if self.start_s < 0:
-            raise InputError(f"start_s {self.start_s} is below 0")
-        if self.end_s is not None and self.end_s <= self.start_s:
-            raise InputError(f"end_s {self.end_s} is not after start_s {self.start_s}")
 
     @property
     def recording(self) -> tuple[str, float, float | None]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from numbers import Real
 from pathlib import Path
 
-import torch
-
 from edgeser.experiments.spec import Experiment
-from edgeser.models import InputSpec, build_model, family
+from edgeser.models import InputSpec, family
 from edgeser.runtime.errors import InputError
+from edgeser.training.building import check_model
 from edgeser.training.options import TrainOptions
 
 _STAND_INS = {
@@ -76,16 +74,6 @@ def check_models(experiment: Experiment) -> None:
             check_model(options, {name: _stand_in(name, options) for name in options.modalities})
         except (InputError, TypeError, ValueError) as error:
             raise InputError(f"row {row.name!r}: {error}") from error
-
-
-def check_model(options: TrainOptions, inputs: Mapping[str, InputSpec]) -> None:
-    """Build a model without its weights.
-
-    Raises:
-        InputError: An option of its configuration is unknown, or does not go with the inputs.
-    """
-    with torch.device("meta"):
-        build_model(options.family, options.preset, inputs, len(options.labels), **options.changes)
 
 
 def _stand_in(name: str, options: TrainOptions) -> InputSpec:

@@ -9,7 +9,8 @@ from typing import Any
 
 from edgeser import __version__
 from edgeser.experiments.plan import Plan
-from edgeser.experiments.results import read_costs, read_run
+from edgeser.experiments.results import read_costs
+from edgeser.training.run_folder import read_run
 
 
 def facts(plan: Plan, command: str) -> dict[str, str]:
@@ -38,8 +39,8 @@ def _versions(plan: Plan) -> set[str]:
     """Return the versions that the runs say they were trained with."""
     found = {f"edgeser {__version__}"}
     for out in {job.options.out for job in plan.jobs}:
-        for name, version in ((read_run(out) or {}).get("versions") or {}).items():
-            found.add(f"{name} {version}")
+        run = read_run(out)
+        found |= {f"{name} {version}" for name, version in run.versions.items()} if run else set()
     return found
 
 

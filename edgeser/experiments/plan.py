@@ -10,14 +10,13 @@ from typing import Any
 
 from edgeser.corpora import Utterance, corpus_identity, make_folds, read_corpus
 from edgeser.corpora.splits import ALL
-from edgeser.experiments.checking import check_model
-from edgeser.experiments.results import read_run
 from edgeser.experiments.spec import Experiment, Row
 from edgeser.models import InputSpec, family
 from edgeser.runtime.errors import InputError
-from edgeser.training.features import RecordingFeatures
-from edgeser.training.frontends import open_features
-from edgeser.training.options import TrainOptions, differing, usable
+from edgeser.training.building import check_model, input_specs
+from edgeser.training.frontends import compute_features, open_features
+from edgeser.training.options import TrainOptions, usable
+from edgeser.training.run_folder import find_run
 
 
 @dataclass(frozen=True)
@@ -112,18 +111,24 @@ def make_plan(experiment: Experiment, out: Path, rows: Sequence[str] = ()) -> Pl
     return Plan(experiment, out, tuple(jobs), chosen, utterances, corpus)
 
 
-def prepare(plan: Plan) -> None:
+def prepare(plan: Plan, strict: bool = False) -> None:
     """Compute the audio features of what is to be trained, so that workers only read them; check the models with them.
 
+    Args:
+        plan: The plan.
+        strict: Refuse a corpus with an utterance that cannot be used; they are listed and left out otherwise.
+
     Raises:
-        InputError: An encoder is not there or not usable, or a model does not go with what the frontends give.
+        InputError: An encoder is not there or not usable, a model does not go with what the frontends give, or too
+            much of the corpus cannot be used.
+        EdgeSerError: There is no room for the features.
     """
     opened: dict[tuple[Any, ...], dict[str, InputSpec]] = {}
     for job in {job.row.slug: job for job in plan.todo}.values():
         try:
             key = _feature_key(job.options)
             if key not in opened:
-                opened[key] = _compute_features(job.options, plan.utterances)
+                opened[key] = _compute_features(job.options, plan.utterances, strict)
             check_model(job.options, opened[key])
         except InputError as error:
             raise InputError(f"row {job.row.name!r}: {error}") from error
@@ -138,14 +143,13 @@ def _feature_key(options: TrainOptions) -> tuple[Any, ...]:
     return (options.modalities, encoders, words, bank, speeds, options.labels, options.exclude)
 
 
-def _compute_features(options: TrainOptions, utterances: Sequence[Utterance]) -> dict[str, InputSpec]:
+def _compute_features(options: TrainOptions, utterances: Sequence[Utterance], strict: bool) -> dict[str, InputSpec]:
     """Compute what is missing on disk; return what the frontends give."""
     features = open_features(options)
-    for source in features.values():
-        if isinstance(source, RecordingFeatures):
-            source.prepare(usable(utterances, options), options.recipe.augmentation(source.frontend.kind).speeds)
-    frontends = {name: source.frontend for name, source in features.items()}
-    return {n: InputSpec(f.length, f.dim, f.kind) for n, f in frontends.items()}
+    specs = input_specs({name: source.frontend for name, source in features.items()})
+    check_model(options, specs)
+    compute_features(options, usable(utterances, options), features, strict)
+    return specs
 
 
 def _choose(trained: Sequence[Row], names: Sequence[str]) -> frozenset[str]:
@@ -159,10 +163,7 @@ def _choose(trained: Sequence[Row], names: Sequence[str]) -> frozenset[str]:
 
 def _check_run(row: Row, options: TrainOptions) -> None:
     """Refuse to go on from, or to show, results of other options."""
-    run = read_run(options.out)
-    different = [] if run is None else differing(run.get("options", {}), options)
-    if different:
-        raise InputError(
-            f"row {row.name!r}: {options.out} holds a run with other {', '.join(different)}: "
-            "choose another --out, or delete that folder"
-        )
+    try:
+        find_run(options)
+    except InputError as error:
+        raise InputError(f"row {row.name!r}: {error}") from error

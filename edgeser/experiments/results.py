@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from edgeser.experiments.spec import ACCURACIES, Row
+from edgeser.runtime.errors import InputError
+from edgeser.runtime.files import read_json
 from edgeser.runtime.metrics import Metrics, measure
 from edgeser.training.evaluation import read_predictions
 from edgeser.training.options import TrainOptions, differing
+from edgeser.training.run_folder import read_run
 
 COSTS_FILE = "costs.json"
 """What was measured of a fold's model, beside it."""
@@ -71,7 +72,7 @@ def accuracy(metrics: Metrics, column: str) -> float:
 def read_folds(options: TrainOptions, names: tuple[str, ...]) -> dict[str, Metrics]:
     """Return the accuracies of a run's finished folds, in the order of `names`; none of a run with other options."""
     run = read_run(options.out)
-    if run is None or differing(run.get("options", {}), options):
+    if run is None or differing(run.options, options):
         return {}
     folds = {name: options.out / f"fold-{name}" for name in names}
     return {name: _measure(folder, options.labels) for name, folder in folds.items() if is_done(folder)}
@@ -82,22 +83,17 @@ def read_costs(fold: Path) -> tuple[str, dict[str, float]]:
     file = fold / COSTS_FILE
     if not file.is_file():
         return "", {}
-    found = json.loads(file.read_text(encoding="utf-8"))
-    return str(found["device"]), {str(name): float(value) for name, value in found["costs"].items()}
+    todo = "delete it, and it is measured again"
+    found = read_json(file, todo)
+    try:
+        return str(found["device"]), {str(name): float(value) for name, value in found["costs"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{file}: is damaged, expected a device and its costs: {todo}") from error
 
 
 def is_done(fold: Path) -> bool:
     """Whether a fold is trained and its predictions are there."""
     return (fold / "model.json").is_file() and (fold / "predictions.csv").is_file()
-
-
-def read_run(out: Path) -> dict[str, Any] | None:
-    """Return what a run's folder says that it is; `None` where there is none."""
-    file = out / "run.json"
-    if not file.is_file():
-        return None
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return found
 
 
 def _measure(fold: Path, labels: tuple[str, ...]) -> Metrics:

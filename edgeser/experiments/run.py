@@ -21,7 +21,7 @@ from edgeser.experiments.spec import COSTS, Row
 from edgeser.experiments.table import Table, comma_separated, markdown
 from edgeser.figures.experiment import table_figure
 from edgeser.figures.style import png
-from edgeser.runtime.files import replacing, write_text
+from edgeser.runtime.files import making, write_together, writing
 from edgeser.training.options import TrainOptions
 
 log = logging.getLogger(__name__)
@@ -38,11 +38,13 @@ class Settings:
         jobs: Folds trained at the same time.
         threads: CPU threads of each; `None` shares the cores among the jobs.
         command: What the table says that it was made by.
+        strict: Whether a corpus with utterances that cannot be used is refused.
     """
 
     jobs: int = 1
     threads: int | None = None
     command: str = ""
+    strict: bool = False
 
     @property
     def threads_each(self) -> int:
@@ -73,9 +75,9 @@ def run(plan: Plan, settings: Settings) -> Outcome:
         InputError: An encoder is not usable, or a model does not go with it.
         MissingDependencyError: matplotlib is not installed.
     """
-    prepare(plan)
-    (plan.out / _LOGS).mkdir(parents=True, exist_ok=True)
-    table = write(plan, settings)
+    prepare(plan, settings.strict)
+    with writing(plan.out), making(plan.out / _LOGS):
+        table = write(plan, settings)
     todo = plan.todo
     failures: list[str] = []
     with _kept_when_stopped(plan, settings), Pool(settings.jobs) as pool:
@@ -120,12 +122,8 @@ def collect(plan: Plan, settings: Settings) -> Table:
 def write(plan: Plan, settings: Settings) -> Table:
     """Write the table and its figure from what there is, each file whole or not at all."""
     table = collect(plan, settings)
-    picture = png(table_figure(table))
-    plan.out.mkdir(parents=True, exist_ok=True)
-    write_text(plan.out / TABLE, markdown(table))
-    write_text(plan.out / VALUES, comma_separated(table))
-    with replacing(plan.out / FIGURE) as part:
-        part.write_bytes(picture)
+    texts = {VALUES: comma_separated(table).encode(), TABLE: markdown(table).encode()}
+    write_together(plan.out, {FIGURE: png(table_figure(table)), **texts})
     return table
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from edgeser.corpora.splits import SESSIONS
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.metrics import Metrics, measure
+from edgeser.training.run_folder import read_run
 
 ACCURACIES = ("wa", "ua", "wf1")
 
@@ -123,9 +123,8 @@ def cross_validation(run: Path) -> CrossValidation:
 
 
 def _protocol(run: Path) -> str:
-    file = run / "run.json"
-    options = json.loads(file.read_text(encoding="utf-8")).get("options", {}) if file.is_file() else {}
-    return str(options.get("protocol", SESSIONS))
+    found = read_run(run)
+    return SESSIONS if found is None else str(found.options.get("protocol", SESSIONS))
 
 
 def temperature(run: Path) -> float:
@@ -152,9 +151,24 @@ def temperature(run: Path) -> float:
 
 
 def read_predictions(path: Path) -> list[dict[str, str]]:
-    """Read a fold's predictions, one row per utterance."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    """Read a fold's predictions, one row per utterance.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    damaged = f"{path}: is damaged: delete its folder, and the command that trained it does so again"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            columns, rows = reader.fieldnames or (), list(reader)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(damaged) from error
+    known = [name.removeprefix("p_") for name in columns if name.startswith("p_")]
+    if not rows or any(None in row or None in row.values() for row in rows):
+        raise InputError(damaged)
+    if any(row.get("label") not in known or row.get("emotion") not in known for row in rows):
+        raise InputError(damaged)
+    return rows
 
 
 def _predictions(run: Path) -> list[Path]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soxr
@@ -17,11 +20,14 @@ from edgeser.corpora.inputs import load_utterance
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.caches import cache_folder
 from edgeser.runtime.errors import InputError
-from edgeser.runtime.files import replacing
+from edgeser.runtime.files import check_room, replacing, writing
 from edgeser.runtime.frontends import AudioFrontend, Rows, Statistics, TextFrontend
 from edgeser.runtime.frontends.statistics import STATISTICS
 
-_SCHEME = 2  # raise it when the same configuration starts to give other numbers
+log = logging.getLogger(__name__)
+
+_SCHEME = 3  # raise it when the same configuration starts to give other numbers
+_BYTES = 4  # of a float32
 _PUNCTUATION = re.compile(r"[^\w\s']+")
 
 
@@ -42,25 +48,67 @@ class RecordingFeatures:
         files = {n: hashlib.sha256(c).hexdigest() for n, c in frontend.files().items() if n != STATISTICS}
         self._identity = {"kind": frontend.kind, "options": frontend.options(), "files": files}
         self._digests: dict[Path, str] = {}
+        self._sound: set[Path] = set()  # files whose content was verified, once for all epochs
 
     def rows(self, utterance: Utterance, speed: float = 1.0) -> Rows:
-        """Return `(n, dim)` float32 rows of an utterance played at `speed`, not normalised, not padded."""
+        """Return `(n, dim)` float32 rows of an utterance played at `speed`, not normalised, not padded.
+
+        What was kept and is damaged is computed again.
+
+        Raises:
+            InputError: The audio is not usable; the message names the utterance.
+        """
         file = self._file(utterance, speed)
-        if file.is_file():
-            rows: Rows = np.load(file, allow_pickle=False)
-            return rows
-        rows = self.frontend.extract(play(load_utterance(utterance), speed))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as part, part.open("wb") as out:
-            np.save(out, rows)
+        rows = _read(file, checked=file in self._sound)
+        if rows is None:
+            rows = self._extract(utterance, speed)
+            _write(file, rows)
+        self._sound.add(file)
         return rows
 
-    def prepare(self, utterances: Sequence[Utterance], speeds: Sequence[float]) -> None:
-        """Compute what is missing: every distinct recording at every speed."""
-        recordings = {audio_key(u): u for u in utterances}
-        tasks = [(u, speed) for u in recordings.values() for speed in speeds]
-        for utterance, speed in tqdm(tasks, desc="audio features", unit="clip", leave=False, disable=None):
-            self.rows(utterance, speed)
+    def prepare(
+        self, utterances: Sequence[Utterance], speeds: Sequence[float], lengths: Mapping[Any, float] | None = None
+    ) -> dict[str, str]:
+        """Compute what is missing: every distinct recording at every speed.
+
+        Args:
+            utterances: Utterances.
+            speeds: Playing speeds.
+            lengths: By `Utterance.recording`, seconds: what to ask the disk's room by.
+
+        Returns:
+            By id, why an utterance cannot be used.
+
+        Raises:
+            EdgeSerError: There is no room for the features.
+        """
+        unusable: dict[str, str] = {}
+        missing: list[tuple[Utterance, float]] = []
+        recordings: dict[str, list[Utterance]] = {}
+        for utterance in utterances:
+            recordings.setdefault(audio_key(utterance), []).append(utterance)
+        for first, *_ in recordings.values():
+            missing += [(first, speed) for speed in speeds if not self._file(first, speed).is_file()]
+        self._check_room(missing, lengths or {})
+        for utterance, speed in tqdm(missing, desc="audio features", unit="clip", leave=False, disable=None):
+            try:
+                self.rows(utterance, speed)
+            except InputError as error:
+                why = str(error).removeprefix(f"utterance {utterance.id}: ")
+                unusable |= {one.id: why for one in recordings[audio_key(utterance)]}
+        return unusable
+
+    def _check_room(self, missing: Sequence[tuple[Utterance, float]], lengths: Mapping[Any, float]) -> None:
+        seconds = sum(lengths.get(utterance.recording, 0.0) / speed for utterance, speed in missing)
+        if seconds:
+            check_room(self.folder, int(seconds / self.frontend.hop_s) * self.frontend.dim * _BYTES)
+
+    def _extract(self, utterance: Utterance, speed: float) -> Rows:
+        samples = play(load_utterance(utterance), speed)
+        try:
+            return self.frontend.extract(samples)
+        except InputError as error:
+            raise InputError(f"utterance {utterance.id}: {utterance.audio}: {error}") from error
 
     def statistics(self, utterances: Iterable[Utterance]) -> Statistics:
         """Return the statistics over every distinct recording of these utterances, as it was recorded."""
@@ -81,6 +129,32 @@ class RecordingFeatures:
         }
         key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
         return self.folder / key[:2] / f"{key}.npy"
+
+
+def _read(file: Path, checked: bool) -> Rows | None:
+    """Return rows that `_write` wrote; `None` where there are none, or damaged ones."""
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError:
+        content = b""
+    size = len(content) - hashlib.sha256().digest_size
+    if size > 0 and (checked or hashlib.sha256(content[:size]).digest() == content[size:]):
+        rows: Rows = np.load(io.BytesIO(content), allow_pickle=False)
+        return rows
+    log.warning("%s: damaged, its features are computed again", file)
+    return None
+
+
+def _write(file: Path, rows: Rows) -> None:
+    """Write a `.npy` file with its SHA-256 behind it."""
+    content = io.BytesIO()
+    np.save(content, rows)
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file, sync=False) as part:  # it can be made again
+        part.write_bytes(content.getvalue() + hashlib.sha256(content.getvalue()).digest())
 
 
 class LineFeatures:

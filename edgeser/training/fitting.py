@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from edgeser.runtime.metrics import measure
+from edgeser.training.checkpoint import HashedCheckpoints
 from edgeser.training.dataset import EmotionDataset, OnePerRecording
 from edgeser.training.module import EmotionModule
 from edgeser.training.ranks import Group
@@ -98,6 +99,7 @@ def _trainer(
         devices=group.devices,
         logger=False,
         enable_model_summary=False,
+        plugins=[HashedCheckpoints()],
         gradient_clip_val=recipe.gradient_clip or None,
         num_sanity_val_steps=0,
         callbacks=[*callbacks, checkpoint, TQDMProgressBar(leave=True)],

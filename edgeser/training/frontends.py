@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from edgeser.corpora import Utterance
+from edgeser.corpora.checking import check_utterances, leave_out
 from edgeser.models import family
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.frontends import AudioFrontend, LogMel, Phonemes, TextFrontend, WordVectors, read_frontend
@@ -34,6 +37,43 @@ def open_features(options: TrainOptions) -> dict[str, RecordingFeatures | LineFe
         elif modality == "sentence":
             features[modality] = LineFeatures(_sentence(options))
     return features
+
+
+def compute_features(
+    options: TrainOptions,
+    utterances: Sequence[Utterance],
+    features: Mapping[str, RecordingFeatures | LineFeatures],
+    strict: bool | None = False,
+) -> dict[str, str]:
+    """Check the recordings of a corpus, and compute the features of them that are kept on disk.
+
+    Args:
+        options: What trains on them.
+        utterances: All of the utterances.
+        features: What `open_features` opened.
+        strict: Refuse a corpus with an utterance that cannot be used; `None` leaves the judgement to the caller.
+
+    Returns:
+        By id, why an utterance cannot be used.
+
+    Raises:
+        InputError: Too many cannot be used; see `edgeser.corpora.checking`.
+        EdgeSerError: There is no room for the features.
+    """
+    unusable: dict[str, str] = {}
+    for source in features.values():
+        if not isinstance(source, RecordingFeatures):
+            continue
+        speeds = options.recipe.augmentation(source.frontend.kind).speeds
+        check = check_utterances(utterances, source.frontend.window_s * max(speeds))
+        unusable |= check.unusable
+        if strict is not None:
+            leave_out(unusable, len(utterances), strict)
+        failed = source.prepare([u for u in utterances if u.id not in unusable], speeds, check.lengths)
+        unusable |= failed
+        if strict is not None and failed:  # what is only found out when all of a file is read
+            leave_out(unusable, len(utterances), strict)
+    return unusable
 
 
 def log_mel(options: TrainOptions) -> LogMel:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 import logging
-import platform
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,22 +16,27 @@ from torch.utils.data import DataLoader
 
 from edgeser.corpora import Fold, Utterance, read_corpus
 from edgeser.corpora.splits import make_folds
-from edgeser.models import InputSpec, build_model
+from edgeser.models import build_model
 from edgeser.runtime.errors import InputError
-from edgeser.runtime.files import replacing
+from edgeser.runtime.files import check_folder, check_room, replacing
 from edgeser.runtime.frontends import Frontend
 from edgeser.runtime.metrics import Metrics, measure
+from edgeser.training.building import check_model, input_specs
 from edgeser.training.dataset import EmotionDataset, Sample
 from edgeser.training.evaluation import read_predictions
 from edgeser.training.features import LineFeatures, RecordingFeatures, audio_key
 from edgeser.training.fitting import fit
-from edgeser.training.frontends import open_features
+from edgeser.training.frontends import compute_features, open_features
 from edgeser.training.module import EmotionModule, balanced_weights
-from edgeser.training.options import TrainOptions, differing, usable
+from edgeser.training.options import TrainOptions, usable
 from edgeser.training.ranks import Group, check_environment, run_ranks
+from edgeser.training.run_folder import Run, claim_run, find_run
 from edgeser.training.trained import TrainedModel
 
 log = logging.getLogger(__name__)
+
+_BYTES = 4  # of a float32
+_COPIES = 8  # of the weights: they, Adam's two moments and the average, in a checkpoint and in the one it replaces
 
 Sources = Mapping[str, RecordingFeatures | LineFeatures]
 
@@ -54,37 +56,83 @@ class FoldResult:
     metrics: Metrics | None
 
 
-def train(options: TrainOptions) -> list[FoldResult]:
+def train(options: TrainOptions, strict: bool = False) -> list[FoldResult]:
     """Train every fold that is not there yet; resume the one that was interrupted.
+
+    Everything is checked before anything is written: options, encoders, model, corpus, room on the disk. Utterances
+    that cannot be used are listed and left out, see `edgeser.corpora.checking`; a run that goes on leaves out the same.
 
     Several processes may train different folds of one run at the same time: they need the same options but for
     `folds`. With several `devices` or `nodes` this starts the processes, waits for them, and only the first one writes;
     a run goes on with another number of them than it started with.
+
+    Args:
+        options: What to train.
+        strict: Refuse a corpus with an utterance that cannot be used.
 
     Returns:
         The folds of `options.folds`, in that order; those trained earlier are read from the run's folder.
 
     Raises:
         InputError: The corpus or an option is not usable, or the folder holds a run with other options.
-        EdgeSerError: One of several processes failed.
+        EdgeSerError: One of several processes failed, or there is no room on the disk.
         KeyboardInterrupt: It was interrupted; the same call goes on from the last whole epoch.
     """
-    utterances = usable(read_corpus(options.corpus), options)
-    folds = make_folds(options.protocol, utterances, options.folds, options.split_seed)
     check_environment(options.devices, options.nodes)
-    _claim(options)
-    missing = [fold for fold in folds if not (fold_folder(options.out, fold.name) / "model.json").is_file()]
+    check_folder(options.out, "keep the run in")
+    corpus = read_corpus(options.corpus)
+    run = find_run(options)
+    folds = _folds(options, corpus, () if run is None else run.left_out)
+    missing = _missing(options, folds)
     if missing:
         features = open_features(options)
-        for source in features.values():
-            if isinstance(source, RecordingFeatures):
-                source.prepare(utterances, options.recipe.augmentation(source.frontend.kind).speeds)
+        check_room(options.out, _size(options, features))
+        left_out = _prepare(options, corpus, features, run, strict)
+        folds = _folds(options, corpus, left_out)
+        missing = _missing(options, folds)
+        claim_run(options, left_out)
+        options = dataclasses.replace(options, exclude=options.exclude | left_out)
         if options.devices * options.nodes == 1:
             _train_folds(options, missing, features)
         else:
             todo = dataclasses.replace(options, folds=tuple(fold.name for fold in missing))
             run_ranks(partial(_work, todo), options.devices, options.nodes)
     return [_result(fold, options) for fold in folds]
+
+
+def _folds(options: TrainOptions, corpus: Sequence[Utterance], left_out: Collection[str]) -> list[Fold]:
+    utterances = [u for u in usable(corpus, options) if u.id not in left_out]
+    return make_folds(options.protocol, utterances, options.folds, options.split_seed)
+
+
+def _missing(options: TrainOptions, folds: Sequence[Fold]) -> list[Fold]:
+    return [fold for fold in folds if not (fold_folder(options.out, fold.name) / "model.json").is_file()]
+
+
+def _size(options: TrainOptions, features: Sources) -> int:
+    """Return the bytes that a fold takes at least; the model is found wrong here, if it is."""
+    frontends = {name: source.frontend for name, source in features.items()}
+    model = check_model(options, input_specs(frontends))
+    files = sum(len(content) for frontend in frontends.values() for content in frontend.files().values())
+    return _COPIES * _BYTES * model.parameter_count() + files
+
+
+def _prepare(
+    options: TrainOptions, corpus: Sequence[Utterance], features: Sources, run: Run | None, strict: bool
+) -> frozenset[str]:
+    """Compute the features that are kept on disk, and return the ids of the utterances that are left out."""
+    utterances = usable(corpus, options)
+    if run is None:
+        return frozenset(compute_features(options, utterances, features, strict))
+    kept = [u for u in utterances if u.id not in run.left_out]
+    unusable = compute_features(options, kept, features, strict=None)
+    if unusable:
+        name, why = next(iter(unusable.items()))
+        raise InputError(
+            f"{options.out}: the run began with {len(unusable)} utterances that cannot be used any more "
+            f"({name}: {why}): bring them back, or choose another --out"
+        )
+    return run.left_out
 
 
 def _work(options: TrainOptions) -> None:
@@ -107,37 +155,6 @@ def fold_folder(out: Path, name: str) -> Path:
     return out / f"fold-{name}"
 
 
-def _claim(options: TrainOptions) -> None:
-    """Make the run's folder, or check that what lies there is the same run; of several at once one makes it."""
-    options.out.mkdir(parents=True, exist_ok=True)
-    file = options.out / "run.json"
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "lightning": lightning.__version__}
-    if not file.is_file() and _write_new(
-        file, json.dumps({"options": options.as_dict(), "versions": versions}, indent=2) + "\n"
-    ):
-        return
-    different = differing(json.loads(file.read_text(encoding="utf-8")).get("options", {}), options)
-    if different:
-        raise InputError(
-            f"{options.out}: holds a run with other {', '.join(different)}: choose another --out, or delete it"
-        )
-
-
-def _write_new(path: Path, text: str) -> bool:
-    """Write a file, whole at once, unless another process was faster; return whether this one wrote."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        path.hardlink_to(part)
-    except FileExistsError:
-        return False
-    except OSError:  # some file systems have no links; there the last one wins
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return True
-
-
 def _train_fold(fold: Fold, options: TrainOptions, features: Sources) -> None:
     """Train one fold; of several processes the first one writes, the others wait for it."""
     group = Group.here(options.devices, options.nodes)
@@ -147,8 +164,7 @@ def _train_fold(fold: Fold, options: TrainOptions, features: Sources) -> None:
     training_set = EmotionDataset(fold.train, frontends, features, labels, recipe)
     validation_set = EmotionDataset(fold.validation, frontends, features, labels) if fold.validation else None
     lightning.seed_everything(recipe.seed, verbose=False)
-    inputs = {n: InputSpec(f.length, f.dim, f.kind) for n, f in frontends.items()}
-    model = build_model(options.family, options.preset, inputs, len(labels), **options.changes)
+    model = build_model(options.family, options.preset, input_specs(frontends), len(labels), **options.changes)
     once = list({audio_key(u): u for u in fold.train}.values())
     model.prepare(DataLoader(EmotionDataset(once, frontends, features, labels), recipe.batch_size))
     log.info("fold %s: %d parameters, %d utterances", fold.name, model.parameter_count(), len(fold.train))

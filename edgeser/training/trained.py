@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
 from edgeser.corpora import Utterance
 from edgeser.corpora.splits import ALL, SESSIONS, make_folds
 from edgeser.models import EmotionModel, restore_model
-from edgeser.runtime.errors import InputError
-from edgeser.runtime.files import replacing, write_text
+from edgeser.runtime.errors import EdgeSerError, InputError
+from edgeser.runtime.files import read_json, write_together
 from edgeser.runtime.frontends import Frontend, read_frontend, write_frontend
 
 _DESCRIPTION = "model.json"
 _WEIGHTS = "model.safetensors"
+_TODO = "delete this folder, and the command that trained it does so again"
+_SHOWN = 200  # characters of another library's error
 
 
 @dataclass(frozen=True)
@@ -40,20 +44,25 @@ class TrainedModel:
     training: Mapping[str, Any]
 
     def save(self, folder: Path) -> None:
-        """Write the model into a folder; the description comes last, so a folder that has one is whole."""
+        """Write the model into a folder; the description comes last, so a folder that has one is whole.
+
+        Raises:
+            EdgeSerError: It cannot be written, for want of room for example.
+        """
         for name, frontend in self.frontends.items():
             write_frontend(folder / "frontends" / name, frontend)
-        with replacing(folder / _WEIGHTS) as part:
-            save_file({k: v.contiguous() for k, v in self.model.state_dict().items()}, part)
+        weights = save({k: v.contiguous() for k, v in self.model.state_dict().items()})
         description = {
             "family": self.model.family,
             "preset": self.preset,
             "config": self.model.configuration(),
             "labels": list(self.labels),
             "frontends": list(self.frontends),
+            "sha256": {_WEIGHTS: hashlib.sha256(weights).hexdigest(), **_hashes(folder, self.frontends)},
             "training": dict(self.training),
         }
-        write_text(folder / _DESCRIPTION, json.dumps(description, indent=2) + "\n")
+        text = json.dumps(description, indent=2) + "\n"
+        write_together(folder, {_WEIGHTS: weights, _DESCRIPTION: text.encode()})
 
     def held_out(self, utterances: Sequence[Utterance]) -> list[Utterance]:
         """Return those of its corpus's utterances that the model was tested on; none where it was trained on all.
@@ -74,14 +83,36 @@ class TrainedModel:
         """Read what `save` wrote.
 
         Raises:
-            InputError: The folder holds no trained model.
+            InputError: The folder holds no trained model, or a damaged one.
         """
         if not (folder / _DESCRIPTION).is_file():
             raise InputError(f"{folder}: holds no trained model ({_DESCRIPTION} is missing): run `edgeser train` first")
-        description = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
-        model = restore_model(description["family"], description["config"])
-        model.load_state_dict(load_file(folder / _WEIGHTS))
-        frontends = {name: read_frontend(folder / "frontends" / name) for name in description["frontends"]}
-        return cls(
-            model.eval(), description["preset"], frontends, tuple(description["labels"]), description["training"]
-        )
+        description = read_json(folder / _DESCRIPTION, _TODO)
+        try:
+            for name, expected in description.get("sha256", {}).items():
+                if _sha256(folder / name) != expected:
+                    raise InputError(
+                        f"{folder / name}: is damaged, its SHA-256 is not the one in {_DESCRIPTION}: {_TODO}"
+                    )
+            model = restore_model(description["family"], description["config"])
+            model.load_state_dict(load((folder / _WEIGHTS).read_bytes()))
+            frontends = {name: read_frontend(folder / "frontends" / name) for name in description["frontends"]}
+            labels, training = tuple(description["labels"]), description["training"]
+            return cls(model.eval(), description["preset"], frontends, labels, training)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError, OSError) as error:
+            if isinstance(error, EdgeSerError):
+                raise
+            what = " ".join(str(error).split())[:_SHOWN]
+            raise InputError(
+                f"{folder}: the trained model is damaged ({type(error).__name__}: {what}): {_TODO}"
+            ) from error
+
+
+def _hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Return the hashes of the frontends' files, by their paths in the folder."""
+    files = sorted(file for name in names for file in (folder / "frontends" / name).rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): _sha256(file) for file in files}
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

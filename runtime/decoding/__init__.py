@@ -10,7 +10,9 @@ from edgeser.runtime.decoding.sound_file import SOUND_SUFFIXES, SoundFile
 from edgeser.runtime.decoding.video import VIDEO_SUFFIXES, VideoFile, is_video
 from edgeser.runtime.errors import InputError
 
-__all__ = ["SOUND_SUFFIXES", "VIDEO_SUFFIXES", "AudioFile", "Block", "measure_audio", "open_audio"]
+__all__ = ["SOUND_SUFFIXES", "VIDEO_SUFFIXES", "AudioFile", "Block", "estimate_length_s", "measure_audio", "open_audio"]
+
+_MOST_SAMPLES_A_BYTE = 64  # of lossless codings, silence aside
 
 
 def open_audio(path: str | os.PathLike[str]) -> AudioFile:
@@ -38,3 +40,17 @@ def measure_audio(path: str | os.PathLike[str]) -> tuple[float, bool]:
     """
     with open_audio(path) as file:
         return file.length_s(), file.truncated
+
+
+def estimate_length_s(path: str | os.PathLike[str]) -> float:
+    """Return how long a recording lasts, seconds: as its header says where that can be, measured where not.
+
+    Raises:
+        InputError: The file is missing or unreadable, or holds no samples.
+        MissingDependencyError: It is a video, and PyAV is not installed.
+    """
+    with open_audio(path) as file:
+        stated_s = file.stated_s()
+        if stated_s and stated_s * file.rate <= _MOST_SAMPLES_A_BYTE * Path(path).stat().st_size:
+            return stated_s
+        return file.length_s()

@@ -92,7 +92,7 @@ class AudioFile(ABC):
         """Return `(frames, channels)`, fewer at the end; raise `BrokenOff` where the decoder cannot go on."""
 
     @abstractmethod
-    def _stated_s(self) -> float | None:
+    def stated_s(self) -> float | None:
         """Return the length that the file states, seconds; `None` where it states none."""
 
     def _read_on(self, frames: int) -> None:
@@ -101,7 +101,7 @@ class AudioFile(ABC):
 
     def _is_cut(self, heard_s: float) -> bool:
         """Say whether an end after `heard_s` seconds comes before the one that the file states."""
-        stated_s = self._stated_s()
+        stated_s = self.stated_s()
         return stated_s is not None and heard_s < stated_s
 
     def _end(self, reason: str) -> None:
@@ -112,7 +112,7 @@ class AudioFile(ABC):
         heard_s = self._position / self.rate
         self.truncated = bool(reason) or self._is_cut(heard_s)
         if self.truncated:
-            stated_s = self._stated_s()
+            stated_s = self.stated_s()
             of = f" of {stated_s:.2f}" if stated_s is not None and stated_s > heard_s else ""
             why = f" ({reason})" if reason else ""
             log.warning("%s: cut short: ends after %.2f%s s%s; what is there is used", self.path, heard_s, of, why)

@@ -113,7 +113,7 @@ class SoundFile(AudioFile):
     def _is_cut(self, heard_s: float) -> bool:
         return self._found.cut or super()._is_cut(heard_s)
 
-    def _stated_s(self) -> float | None:
+    def stated_s(self) -> float | None:
         return None if self._found.stated_frames is None else self._found.stated_frames / self.rate
 
 

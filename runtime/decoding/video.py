@@ -83,7 +83,7 @@ class VideoFile(AudioFile):
     def _is_cut(self, heard_s: float) -> bool:
         return self._cut or super()._is_cut(heard_s + _CUT_S)
 
-    def _stated_s(self) -> float | None:
+    def stated_s(self) -> float | None:
         duration, time_base = self._track.duration, self._track.time_base
         return None if duration is None or time_base is None else float(duration * time_base)
 

@@ -105,7 +105,7 @@ def _stopped_while_it_runs(made: Plan, out: Path) -> None:
 
 def _refused_when_the_file_has_changed(toml: Toml, corpus: str, out: Path) -> None:
     changed = toml("epochs = 1", "epochs = 2")
-    with pytest.raises(InputError, match=r"row 'key-sparse': .*seed-1 holds a run with other recipe.epochs: choose"):
+    with pytest.raises(InputError, match=r"row 'key-sparse': .*seed-1: holds a run with other recipe.epochs: choose"):
         plan(changed, corpus, out)
     other = toml('variant = "dense attention"', "set = { sparse = false, heads = 2 }")
     with pytest.raises(InputError, match=r"row 'dense \| plain': .*seed-1 holds a run with other changes: choose"):

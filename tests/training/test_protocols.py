@@ -28,6 +28,7 @@ from edgeser.training.module import EmotionModule, learning_rate_factor, make_op
 from edgeser.training.options import TrainOptions
 from edgeser.training.ranks import check_environment, is_first
 from edgeser.training.recipe import Recipe
+from edgeser.training.run_folder import claim_run
 from edgeser.training.train import train
 from edgeser.training.trained import TrainedModel
 
@@ -241,7 +242,7 @@ def test_of_several_that_claim_a_run_at_once_one_wins(spoken: str, tmp_path: Pat
     def claim(run: TrainOptions) -> str:
         start.wait()
         try:
-            train_module._claim(run)
+            claim_run(run, ())
         except InputError as error:
             return str(error)
         return ""
