@@ -10,11 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
 from edgeser.cli.main import main
 from edgeser.runtime.audio import load_audio
@@ -140,6 +142,38 @@ def test_a_run_that_is_stopped_anywhere_goes_on_without_loss_or_repetition(
     assert {row["id"]: row for row in rows if row["id"] in before} == before
     assert done.stderr.endswith(uninterrupted[1]), "accuracies count the rows of all runs"
     assert sorted(path.name for path in tmp_path.iterdir()) == [journal_path(out).name, out.name]
+
+
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """SIGINT is not ignored: in a shell's background it is, and by the child too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_does_not_wait_for_the_recogniser(
+    clip: Path, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    """It came back after 92 and 176 s once: PocketSphinx's module holds the interpreter while it decodes."""
+    pytest.importorskip("pocketsphinx", reason="pocketsphinx is not installed")
+    long, out = tmp_path / "long.wav", tmp_path / "scores.jsonl"
+    soundfile.write(long, np.tile(load_audio(clip), 80), 16_000)  # almost five minutes, and about as long to decode
+    decoding = [*command(long, "-o", out), "--asr", "pocketsphinx"]
+    process = subprocess.Popen(decoding, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while not journal_path(out).exists():
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    time.sleep(3.0)  # it reads for a moment, then it decodes
+    process.send_signal(number)
+    error = process.communicate(timeout=40)[1]  # under 1 s on an idle machine
+    assert process.returncode == status
+    assert f"stopped by {number.name}" in error
+    assert "Traceback" not in error
 
 
 def test_an_unfinished_run_of_something_else_is_refused(
