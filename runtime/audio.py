@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 
 from edgeser.runtime.decoding import AudioFile, open_audio
 from edgeser.runtime.errors import InputError
+<<<<<<< Updated upstream
 from edgeser.runtime.scale import check_scale, to_float
+=======
+from edgeser.runtime.interruptible import interruptibly
+>>>>>>> Stashed changes
 
 SAMPLE_RATE = 16_000
 """Hz; the rate of every frontend."""
@@ -171,7 +175,8 @@ def resample(samples: Samples, rate: float, target: int) -> Samples:
         return samples
     import soxr
 
-    resampled: Samples = soxr.resample(samples, rate, target, quality="HQ")
+    # Of an hour it takes seconds: a signal does not wait for it.
+    resampled: Samples = interruptibly(lambda: soxr.resample(samples, rate, target, quality="HQ"))
     if resampled.size == 0:
         raise InputError(f"audio: got {samples.size} samples at {rate} Hz, too few for one at {target} Hz")
     return resampled

@@ -24,7 +24,7 @@ import os, signal
 from edgeser.runtime.scoring import Recording, Setup
 
 class Deadly(Recording):
-    def load(self):
+    def read(self):
         os.kill(os.getpid(), signal.SIGSEGV)
 
 class Unloadable(Setup):
@@ -32,14 +32,14 @@ class Unloadable(Setup):
         os.kill(os.getpid(), signal.SIGKILL)
 
 class Stopped(Recording):
-    def load(self):
+    def read(self):
         os.kill(os.getpid(), signal.SIGSTOP)
 
 class StoppedLoading(Setup):
     def load(self):
         os.kill(os.getpid(), signal.SIGSTOP)
 
-class Raising(Recording):
+class Raising(Setup):
     def load(self):
         raise ZeroDivisionError("a defect of ours")
 """
@@ -138,13 +138,14 @@ def test_workers_that_never_get_ready_are_an_error(
 
 
 def test_what_is_no_recordings_fault_ends_the_run_with_its_reason(
-    setup: Setup, deadly: Any, clip: Path, scorer: InProcess
+    setup: Setup, snippets: list[Recording], deadly: Any, scorer: InProcess
 ) -> None:
+    broken = deadly.Raising(engine=setup.engine, asr=setup.asr)
     with (
-        Workers(setup, 1, identity=scorer.identity) as workers,
+        Workers(broken, 1, identity=scorer.identity) as workers,
         pytest.raises(EngineError, match="a worker gave up: ZeroDivisionError: a defect of ours"),
     ):
-        list(workers.rows([deadly.Raising("r", clip)]))
+        list(workers.rows(snippets[:1]))
 
 
 @pytest.mark.usefixtures("slow_start")
