@@ -13,11 +13,8 @@ from numpy.typing import NDArray
 
 from edgeser.runtime.decoding import AudioFile, open_audio
 from edgeser.runtime.errors import InputError
-<<<<<<< Updated upstream
-from edgeser.runtime.scale import check_scale, to_float
-=======
 from edgeser.runtime.interruptible import interruptibly
->>>>>>> Stashed changes
+from edgeser.runtime.scale import check_scale, to_float
 
 SAMPLE_RATE = 16_000
 """Hz; the rate of every frontend."""
