@@ -8,8 +8,8 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from edgeser.runtime.bundle_files import SUFFIX, Files, open_files
 from edgeser.runtime.engines import open_engine
@@ -113,7 +113,7 @@ class Bundle:
             raise _damaged(name)
 
     @contextlib.contextmanager
-    def _opened(self, name: str) -> Iterator[tuple[BinaryIO, FileEntry]]:
+    def _opened(self, name: str) -> Iterator[tuple[BufferedReader, FileEntry]]:
         """Open a declared file that has its declared size."""
         entry = self.manifest.files.get(name)
         if entry is None:

@@ -9,8 +9,8 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from edgeser.runtime.errors import BundleError
 from edgeser.runtime.stored_zip import Entry, open_zip
@@ -41,11 +41,11 @@ class Files(ABC):
         """
 
     @abstractmethod
-    def _opened(self, name: str) -> contextlib.AbstractContextManager[tuple[BinaryIO, int]]:
+    def _opened(self, name: str) -> contextlib.AbstractContextManager[tuple[BufferedReader, int]]:
         """Open one file; give it, where it begins, and its size."""
 
     @contextlib.contextmanager
-    def opened(self, name: str) -> Iterator[tuple[BinaryIO, int]]:
+    def opened(self, name: str) -> Iterator[tuple[BufferedReader, int]]:
         """Open one file, from its beginning on, and give its size too.
 
         Raises:
@@ -71,7 +71,7 @@ class FolderFiles(Files):
         return self._root / f"{name}{SIGNATURE_SUFFIX}", hashlib.blake2b(content).digest()
 
     @contextlib.contextmanager
-    def _opened(self, name: str) -> Iterator[tuple[BinaryIO, int]]:
+    def _opened(self, name: str) -> Iterator[tuple[BufferedReader, int]]:
         place = Path(os.path.realpath(self._root / name, strict=True))
         if not place.is_relative_to(self._root) or not place.is_file():  # a pipe or a device would never end
             raise FileNotFoundError(errno.ENOENT, "outside, or no file")
@@ -101,7 +101,7 @@ class ZipFiles(Files):
         return self._path.with_name(f"{self._path.name}{SIGNATURE_SUFFIX}"), digest.digest()
 
     @contextlib.contextmanager
-    def _opened(self, name: str) -> Iterator[tuple[BinaryIO, int]]:
+    def _opened(self, name: str) -> Iterator[tuple[BufferedReader, int]]:
         entry = self._entries.get(name)
         if entry is None:
             raise FileNotFoundError(errno.ENOENT, "not in the zip")
@@ -129,7 +129,7 @@ def open_files(path: Path) -> Files:
     raise BundleError(f"{path}: no such bundle: expected a {SUFFIX} file or folder")
 
 
-def _update(digest: hashlib.blake2b, file: BinaryIO, count: int | None) -> None:
+def _update(digest: hashlib.blake2b, file: BufferedReader, count: int | None) -> None:
     """Add the next so many bytes of a file, or all that are left."""
     while count != 0 and (block := file.read(_BLOCK if count is None else min(count, _BLOCK))):
         digest.update(block)
