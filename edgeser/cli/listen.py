@@ -5,6 +5,7 @@ examples:
   edgeser listen --device USB --partial            with estimates while someone speaks
   edgeser listen --wav meeting.flac --json
   arecord -q -t raw -f S16_LE -r 16000 | edgeser listen --pcm
+  arecord -q -t raw -f S32_LE -r 48000 -c 4 | edgeser listen --pcm --rate 48000 --channels 4 --format int32
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgeser.cli.options import positive
 from edgeser.runtime.errors import InputError
-from edgeser.runtime.sources import FileSource, Microphone, PcmSource, Source
+from edgeser.runtime.sources import PCM_FORMATS, FileSource, Microphone, PcmSource, Source
 from edgeser.runtime.streams import StreamOptions, StreamStats
 
 
@@ -17,8 +17,10 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--device", help="a microphone's index, or a part of its name")
     source.add_argument("--wav", type=Path, metavar="FILE", help="a WAV, FLAC or OGG file instead of a microphone")
-    source.add_argument("--pcm", action="store_true", help="raw 16-bit mono samples on standard input")
-    parser.add_argument("--rate", type=positive, default=16_000, help="of --pcm, in Hz (16000)")
+    source.add_argument("--pcm", action="store_true", help="raw samples on standard input, little endian, interleaved")
+    parser.add_argument("--rate", type=positive, metavar="HZ", help="of --pcm, in Hz (16000)")
+    parser.add_argument("--channels", type=positive, metavar="N", help="of --pcm (1); their mean is heard")
+    parser.add_argument("--format", choices=PCM_FORMATS, help="of --pcm (int16); float32 has full scale 1.0")
     parser.add_argument("--real-time", action="store_true", help="play --wav as fast as it was spoken")
     parser.add_argument("--partial", action="store_true", help="also estimates while someone speaks")
     parser.add_argument("--deadline", type=float, default=3.0, help="seconds that words are waited for, live (3)")
@@ -32,10 +34,16 @@ def open_source(args: argparse.Namespace) -> Source:
     """
     if args.real_time and not args.wav:
         raise InputError("--real-time: got no --wav, expected one: only a file can be played at another speed")
+    for name in ("rate", "channels", "format"):
+        given = getattr(args, name)
+        if given is not None and not args.pcm:
+            raise InputError(
+                f"--{name}: got {given} without --pcm: only raw samples do not say themselves what they are"
+            )
     if args.wav:
         return FileSource(args.wav, args.real_time)
     if args.pcm:
-        return PcmSource(rate=args.rate)
+        return PcmSource(None, args.rate or 16_000, args.channels or 1, args.format or "int16")
     return Microphone(args.device)
 
 

@@ -7,10 +7,11 @@ from edgeser.runtime.sources.conversion import Chunk, Converter, Intake
 from edgeser.runtime.sources.devices import InputDevice, input_devices
 from edgeser.runtime.sources.file import FileSource
 from edgeser.runtime.sources.microphone import Microphone
-from edgeser.runtime.sources.pcm import PcmSource
+from edgeser.runtime.sources.pcm import PCM_FORMATS, PcmSource
 from edgeser.runtime.sources.recorded import Recorded
 
 __all__ = [
+    "PCM_FORMATS",
     "Chunk",
     "Converter",
     "FileSource",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -104,10 +105,26 @@ def test_inspect_and_doctor_speak_json(capsys: pytest.CaptureFixture) -> None:
     assert checks["bundle"]["good"] is True
 
 
-def test_doctor_fails_on_a_damaged_bundle(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    (tmp_path / "b.edgeser").write_bytes(b"PK nonsense")
-    assert main(["doctor", "--bundle", str(tmp_path / "b.edgeser")]) == 1
-    assert "FAIL bundle" in capsys.readouterr().out
+@pytest.mark.parametrize("json_too", [False, True])
+@pytest.mark.parametrize("name", ["damaged.edgeser", "nosuch"])
+def test_doctor_says_on_stderr_what_is_wrong_with_a_bundle(
+    name: str, json_too: bool, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "damaged.edgeser").write_bytes(b"PK nonsense")
+    assert main(["doctor", "--bundle", str(tmp_path / name), *(["--json"] if json_too else [])]) == 2
+    out, error = capsys.readouterr()
+    assert error.startswith(f"edgeser: {tmp_path / name}: ")
+    assert error.count("\n") == 1
+    bundle = [check for check in json.loads(out) if check["name"] == "bundle"] if json_too else []
+    assert bundle[0]["good"] is False if json_too else "FAIL bundle" in out
+
+
+def test_doctor_names_what_is_wrong(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeser.runtime.doctor._version", lambda name: None if name == "soxr" else "1")
+    assert main(["doctor"]) == 1
+    out, error = capsys.readouterr()
+    assert "FAIL soxr" in out
+    assert re.fullmatch(r"edgeser doctor: not as it should be: .*soxr.*\n", error)
 
 
 def test_bench_measures_both_sides(capsys: pytest.CaptureFixture) -> None:

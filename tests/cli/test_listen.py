@@ -48,9 +48,35 @@ def test_samples_from_a_pipe(talk: Path, capsys: pytest.CaptureFixture[str], mon
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
+def test_samples_of_any_kind(talk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = talk.with_suffix(".f32")
+    np.repeat(load_audio(talk)[:, None], 2, axis=1).astype("<f4").tofile(raw)
+    with raw.open("rb") as pipe:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(pipe))
+        kind = ["--pcm", "--channels", "2", "--format", "float32", "--rate", "16000"]
+        assert main(["listen", *kind, "--asr", "none", "--engine", "onnxruntime"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_a_file_piped_as_samples_is_refused(
+    talk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with talk.open("rb") as pipe:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(pipe))
+        assert main(["listen", "--pcm", "--asr", "none", "--engine", "onnxruntime"]) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert "standard input: begins like a file of type" in error
+    assert "--wav" in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--rate", "8000"], "--rate: got 8000 without --pcm"),
+        (["--channels", "2", "--wav", "a.wav"], "--channels: got 2 without --pcm"),
+        (["--format", "int32"], "--format: got int32 without --pcm"),
+        (["--pcm", "--channels", "17"], "channels: got 17, expected 1 to 16"),
         (["--wav", "nothing.wav"], "nothing.wav: no such file"),
         (["--real-time"], "--real-time: got no --wav"),
         (["--pcm", "--rate", "100"], "100"),

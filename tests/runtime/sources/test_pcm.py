@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from numpy.typing import NDArray
 
 from edgeser.runtime.audio import Samples, prepare
@@ -123,6 +124,52 @@ def test_close_ends_a_wait_and_leaves_the_stream_open() -> None:
         reader.join(5.0)
         assert got == [None]
         assert not stream.closed
+
+
+@pytest.mark.parametrize("kind", ["WAV", "RF64", "W64", "FLAC", "OGG", "AIFF", "CAF", "AU"])
+@pytest.mark.parametrize("piece", [1, 3, 100_000])
+def test_a_file_is_no_samples(speech: Samples, kind: str, piece: int) -> None:
+    """A WAV or FLAC file was taken as samples: nothing printed, exit status 0."""
+    if kind not in soundfile.available_formats():
+        pytest.skip(f"this libsndfile writes no {kind}")
+    file = io.BytesIO()
+    soundfile.write(file, speech, 16_000, format=kind)
+    data = file.getvalue()
+    refused_in_pieces(data, piece)
+
+
+def test_tagged_mp3_and_mp4_are_no_samples(speech: Samples) -> None:
+    av = pytest.importorskip("av")
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=16_000)
+        frame = av.AudioFrame.from_ndarray(speech[None, :1024], format="fltp", layout="mono")
+        frame.sample_rate = 16_000
+        for packet in (*stream.encode(frame), *stream.encode()):
+            container.mux(packet)
+    for data in (file.getvalue(), b"ID3\x04\x00" + bytes(100)):
+        for piece in (1, 3, 100_000):
+            refused_in_pieces(data, piece)
+
+
+def refused_in_pieces(data: bytes, piece: int) -> None:
+    end, start = os.pipe()
+    with os.fdopen(end, "rb") as stream, os.fdopen(start, "wb", buffering=0) as writer, PcmSource(stream) as source:
+        for begin in range(0, 12, piece):
+            writer.write(data[begin : begin + piece][:4096])
+            if begin < 2 and piece < 3:
+                assert source.read(5.0).size == 0
+        with pytest.raises(
+            InputError, match=r"^pcm: begins like a file of type .*, expected raw samples: give the file "
+        ):
+            heard(source)
+
+
+@pytest.mark.parametrize("head", [b"RIF", b"RI", b"\0\0\0\x18fty", bytes(8), b"RIGHT___", b"ftypisom", b"\0\0\0"])
+def test_samples_that_are_almost_a_file(head: bytes) -> None:
+    with PcmSource(io.BytesIO(head)) as source:
+        got = heard(source)
+    np.testing.assert_array_equal(got, np.frombuffer(head[: len(head) // 2 * 2], "<i2") / np.float32(32768))
 
 
 def test_what_is_refused() -> None:
