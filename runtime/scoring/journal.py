@@ -14,7 +14,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,6 +27,7 @@ from edgeser.runtime.scoring.rows import Row
 log = logging.getLogger(__name__)
 
 _SYNC_S = 1.0  # at most so much work is done again after a power cut; after a kill, none
+_MANY = 10_000  # lines too many: 10 MB or so
 _FINISHED = b'{"finished": true}\n'
 _START_OVER = "go on with what it was begun with, or start over with --restart (restart=True)"
 
@@ -114,20 +115,25 @@ class Journal:
         row: dict[str, Any] = json.loads(self._line(key))["row"]
         return row
 
-    def finish(self, keys: Collection[bytes]) -> None:
-        """Note that a file has all the rows, and rows of other keys go once they are more than those; then close.
+    def finish(self, keys: Mapping[str, bytes]) -> None:
+        """Note that a file has all its rows; then close.
+
+        A journal of many more lines than that file is written anew, without rows that nobody will ask for: of
+        recordings that changed, or whose file is gone.
 
         Args:
-            keys: Those whose rows are in the file.
+            keys: Those whose rows are in the file, by the recordings' ids.
         """
-        if self._lines <= 2 * len(keys):
-            with writing(self.path):
-                self._write(_FINISHED)
-            return
-        with replacing(self.path) as part, part.open("wb") as file:
-            file.write(self._header)
-            file.writelines(self._line(key) for key in keys)
-            file.write(_FINISHED)
+        if self._lines > 2 * len(keys) + _MANY:
+            needed = self._needed(keys)
+            if len(needed) < self._lines:
+                with replacing(self.path) as part, part.open("wb") as file:
+                    file.write(self._header)
+                    file.writelines(self._line(key) for key in needed)
+                    file.write(_FINISHED)
+                return
+        with writing(self.path):
+            self._write(_FINISHED)
 
     def close(self) -> None:
         """Put the rows on the disk and let the file go."""
@@ -159,6 +165,14 @@ class Journal:
     def _line(self, key: bytes) -> bytes:
         self._reader.seek(self._places[key])
         return self._reader.readline()
+
+    def _needed(self, keys: Mapping[str, bytes]) -> list[bytes]:
+        current = set(keys.values())
+        return [key for key in self._places if key in current or self._may_come_back(self.row(key), keys)]
+
+    @staticmethod
+    def _may_come_back(row: Row, asked: Mapping[str, bytes]) -> bool:
+        return row.get("id") not in asked and Path(row.get("path", "")).exists()
 
     def _read(self) -> int:
         """Find the rows, and return where the last good line ends; 0 when it is to be begun."""

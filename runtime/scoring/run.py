@@ -88,7 +88,7 @@ def score_to_file(
             if on_row:
                 on_row(row)
         tally = _write(keys, journal, out, scorer.identity.labels)
-        journal.finish(keys.values())
+        journal.finish(keys)
     return Summary(tally.total, tally.failed, resumed, tally.answers)
 
 

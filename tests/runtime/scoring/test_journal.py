@@ -127,10 +127,10 @@ def test_one_that_is_finished_goes_on_or_begins_anew(tmp_path: Path) -> None:
     path = tmp_path / "j"
     with Journal(path, HEADER) as journal:
         journal.append(key("a"), {"label": "sad"})
-        journal.finish([key("a")])
+        journal.finish({"a": key("a")})
     with Journal(path, HEADER) as journal:
         assert key("a") in journal
-        journal.finish([key("a")])
+        journal.finish({"a": key("a")})
     with Journal(path, {**HEADER, "engine": "openvino"}) as journal:  # the file has its rows: nothing is lost
         assert len(journal) == 0
         journal.append(key("a"), {"label": "angry"})
@@ -138,23 +138,30 @@ def test_one_that_is_finished_goes_on_or_begins_anew(tmp_path: Path) -> None:
         Journal(path, HEADER)
 
 
-def test_rows_that_nobody_asks_for_go_once_they_are_the_most(tmp_path: Path) -> None:
-    """A folder whose files change every night does not make it grow."""
-    path, sizes = tmp_path / "j", []
+def test_rows_that_nobody_will_ask_for_go_where_there_are_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder whose files change every night does not make it grow; what a run does not ask for stays."""
+    monkeypatch.setattr("edgeser.runtime.scoring.journal._MANY", 2)
+    path, here, gone = tmp_path / "j", tmp_path / "here.wav", tmp_path / "gone.wav"
+    here.touch()
+    with Journal(path, HEADER) as journal:
+        for name, file in (("other", here), ("lost", gone)):
+            journal.append(key(name), {"id": name, "path": str(file), "label": "sad"})
+        journal.finish({name: key(name) for name in ("other", "lost")})
+    sizes = []
     for night in range(9):
         with Journal(path, HEADER) as journal:
-            for name in "abcdef":
-                if key(name) not in journal:
-                    journal.append(key(name), {"label": name})
-            journal.append(key(f"g{night}"), {"label": "g"})
-            journal.finish([key(name) for name in ("f", f"g{night}")])
+            changed = key_of(Recording("a", here, start_s=night))
+            journal.append(changed, {"id": "a", "path": str(here), "label": f"{night}"})
+            journal.finish({"a": changed})
         sizes.append(path.stat().st_size)
         with Journal(path, HEADER) as journal:
-            assert journal.row(key("f")) == {"label": "f"}
-            assert journal.row(key(f"g{night}")) == {"label": "g"}
-            journal.finish([key("f")] * 9)
-    assert len(set(sizes[1:])) == 1
-    assert [file.name for file in tmp_path.iterdir()] == ["j"]
+            assert journal.row(changed)["label"] == f"{night}"
+            assert key("other") in journal
+            journal.finish({"a": changed})
+    assert max(sizes[3:]) <= max(sizes[:3])
+    with Journal(path, HEADER) as journal:
+        assert key("lost") not in journal
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["here.wav", "j"]
 
 
 def test_what_is_no_file_of_its_own_is_refused_and_left_alone(tmp_path: Path) -> None:

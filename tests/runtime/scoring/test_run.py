@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ def test_a_kill_between_the_file_and_the_end_of_its_journal_costs_nothing(
 ) -> None:
     out = tmp_path / "scores.jsonl"
 
-    def die(journal: Journal, keys: Collection[bytes]) -> None:
+    def die(journal: Journal, keys: Mapping[str, bytes]) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
