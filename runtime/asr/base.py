@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
@@ -31,7 +34,7 @@ class RecognizedWord:
 
 
 class AsrSession(ABC):
-    """One utterance being heard. For one thread at a time; `accept` after `finish` or `cancel` is an `AsrError`."""
+    """One utterance being heard; from any thread, one call at a time. `accept` after its end is an `AsrError`."""
 
     @abstractmethod
     def accept(self, samples: Samples) -> None:
@@ -59,7 +62,7 @@ class AsrSession(ABC):
 
 
 class Asr(ABC):
-    """Opens sessions. Several may be open at once, each in its own thread."""
+    """Opens sessions, from any thread. Several may be open at once."""
 
     name: str
 
@@ -96,6 +99,29 @@ class Asr(ABC):
         self.close()
 
 
+class _HasTurn(Protocol):
+    @property
+    def _turn(self) -> threading.Lock: ...
+
+
+_Session = TypeVar("_Session", bound=_HasTurn)
+_Given = ParamSpec("_Given")
+_Returned = TypeVar("_Returned")
+
+
+def one_at_a_time(
+    method: Callable[Concatenate[_Session, _Given], _Returned],
+) -> Callable[Concatenate[_Session, _Given], _Returned]:
+    """Let one thread at a time into the methods of a session that are marked so; the session has a lock, `_turn`."""
+
+    @functools.wraps(method)
+    def locked(self: _Session, *args: _Given.args, **kwargs: _Given.kwargs) -> _Returned:
+        with self._turn:
+            return method(self, *args, **kwargs)
+
+    return locked
+
+
 class BufferedSession(AsrSession):
     """A session of a recogniser that wants the whole utterance: gathers it, and decodes at the end.
 
@@ -105,8 +131,10 @@ class BufferedSession(AsrSession):
 
     def __init__(self, decode: Callable[[Samples], tuple[RecognizedWord, ...]]) -> None:
         self._decode = decode
+        self._turn = threading.Lock()
         self._pieces: list[Samples] | None = []
 
+    @one_at_a_time
     def accept(self, samples: Samples) -> None:
         # A copy: the caller's buffer may be a window on a ring that is written again.
         self._open().append(np.array(samples, np.float32))
@@ -114,10 +142,12 @@ class BufferedSession(AsrSession):
     def partial(self) -> tuple[RecognizedWord, ...]:
         return ()
 
+    @one_at_a_time
     def finish(self) -> tuple[RecognizedWord, ...]:
         pieces, self._pieces = self._open(), None
         return self._decode(np.concatenate(pieces) if pieces else np.zeros(0, np.float32))
 
+    @one_at_a_time
     def cancel(self) -> None:
         self._pieces = None
 

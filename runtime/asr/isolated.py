@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeser.runtime.asr.base import Asr, AsrSession, RecognizedWord, session_over
+from edgeser.runtime.asr.base import Asr, AsrSession, RecognizedWord, one_at_a_time, session_over
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.child import Child, raised
 from edgeser.runtime.errors import AsrError, InputError
@@ -177,27 +177,32 @@ class _Recogniser:
 class _IsolatedSession(AsrSession):
     def __init__(self, asr: IsolatedAsr, child: _Recogniser, number: int, hang_s: float) -> None:
         self._asr = asr
+        self._turn = threading.Lock()
         self._child = child
         self._number = number
         self._hang_s = hang_s
         self._heard_s = 0.0
         self._over = False
 
+    @one_at_a_time
     def accept(self, samples: Samples) -> None:
         # In pieces that fit the socket's buffer: sending never waits for a child that has stopped reading.
         for start in range(0, samples.shape[0], _PIECE):
             self._call("accept", np.asarray(samples[start : start + _PIECE], np.float32))
         self._heard_s += samples.shape[0] / SAMPLE_RATE
 
+    @one_at_a_time
     def partial(self) -> tuple[RecognizedWord, ...]:
         words: tuple[RecognizedWord, ...] = self._call("partial")
         return words
 
+    @one_at_a_time
     def finish(self) -> tuple[RecognizedWord, ...]:
         words: tuple[RecognizedWord, ...] = self._call("finish")
         self._asr.finished()
         return words
 
+    @one_at_a_time
     def cancel(self) -> None:
         if not self._over and self._child.ended is None:
             with contextlib.suppress(AsrError):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeser.runtime.asr.base import Asr, AsrSession, RecognizedWord, is_word, session_over
+from edgeser.runtime.asr.base import Asr, AsrSession, RecognizedWord, is_word, one_at_a_time, session_over
 from edgeser.runtime.asr.vosk_models import check_model, find_model, takes_grammar, without_dither
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.c_locale import c_numbers
@@ -138,12 +138,14 @@ class _Recogniser:
 class _VoskSession(AsrSession):
     def __init__(self, asr: VoskAsr, recogniser: _Recogniser) -> None:
         self._asr = asr
+        self._turn = threading.Lock()  # Kaldi ends the process when two threads use one recogniser
         self._recogniser: _Recogniser | None = recogniser
         self._start = recogniser.heard
         self._noise = np.random.default_rng(0)
         self._waiting = np.zeros(0, np.float32)
         self._words: list[dict[str, Any]] = []
 
+    @one_at_a_time
     def accept(self, samples: Samples) -> None:
         recogniser = self._open()
         waiting = np.concatenate([self._waiting, samples])
@@ -152,10 +154,12 @@ class _VoskSession(AsrSession):
         for start in range(0, whole, _BLOCK):
             self._feed(recogniser, waiting[start : start + _BLOCK])
 
+    @one_at_a_time
     def partial(self) -> tuple[RecognizedWord, ...]:
         recogniser = self._open()
         return self._placed([*self._words, *recogniser.partial()], recogniser)
 
+    @one_at_a_time
     def finish(self) -> tuple[RecognizedWord, ...]:
         recogniser = self._open()
         if self._waiting.size:
@@ -166,6 +170,7 @@ class _VoskSession(AsrSession):
         self._asr.give_back(recogniser)
         return words
 
+    @one_at_a_time
     def cancel(self) -> None:
         recogniser, self._recogniser = self._recogniser, None
         if recogniser is not None:

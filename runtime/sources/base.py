@@ -14,7 +14,7 @@ _Source = TypeVar("_Source", bound="Source")
 
 
 class Source(ABC):
-    """Audio, chunk by chunk, for one thread that reads; `close` may come from any other.
+    """Audio, chunk by chunk; safe to use from any thread, of which each gets other chunks.
 
     Attributes:
         name: For logs and statistics.

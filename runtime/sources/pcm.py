@@ -75,6 +75,7 @@ class PcmSource(Source):
         self._handle: int | None = None
         self._opened = False
         self._ended = threading.Event()
+        self._turn = threading.Lock()  # what is read is converted in the same order
 
     def open(self) -> None:
         try:
@@ -90,14 +91,23 @@ class PcmSource(Source):
     def read(self, timeout_s: float) -> Samples | None:
         if not self._opened:
             raise SourceError(f"{self.name}: is not open: call open() first")
+        if not self._turn.acquire(timeout=max(0.0, timeout_s)):  # another thread reads
+            return nothing()
         try:
             if not self._wait(timeout_s):
                 return None if self._ended.is_set() else nothing()
-            data = self._take()
+            return self._next()
+        except InputError:
+            raise
         except BlockingIOError:  # a descriptor that does not block, and another reader was quicker
             return nothing()
         except (OSError, ValueError) as error:  # ValueError: bytes in memory that the caller closed
             raise SourceError(f"{self.name}: broke off: {error}") from error
+        finally:
+            self._turn.release()
+
+    def _next(self) -> Samples:
+        data = self._take()
         if not self._begun:
             return self._begin(data)
         if data:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from edgeser.runtime.errors import InputError
+from edgeser.runtime.owner import OwnerProcess
 from edgeser.runtime.streams.stats import BUCKETS_MS, StreamStats
 
 
@@ -51,12 +52,16 @@ class MetricsServer:
         except (OSError, OverflowError) as error:
             raise InputError(f"metrics: cannot listen on {host}:{port} ({error}): choose another port") from error
         self._server.daemon_threads = True
+        self._owner = OwnerProcess("metrics")
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Stop serving."""
+        """Stop serving; in a process that was forked, only let go of the port."""
+        if not self._owner.is_here:
+            self._server.server_close()
+            return
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(1)

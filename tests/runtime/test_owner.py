@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from edgeser.runtime.asr import IsolatedAsr, PocketSphinxAsr, open_asr
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.owner import OwnerProcess
 from edgeser.runtime.recognizer import Runtime
+from edgeser.runtime.streams import IsolatedStream, MetricsServer
 
 Forked = Callable[[Callable[[], object]], str]
 REFUSED = r"{}: {}: opened in process \d+, used in process \d+, which was forked from it: load it after the fork"
@@ -110,6 +112,47 @@ def within_10_s(condition: Callable[[], bool]) -> bool:
     while not condition() and time.monotonic() < end:
         time.sleep(0.05)
     return condition()
+
+
+def test_a_stream_stays_in_its_process(forked: Forked, speech: Samples) -> None:
+    with Runtime.load(engine="onnxruntime", asr="none") as runtime, runtime.open_stream() as stream:
+        for use in (
+            lambda: stream.push(speech),
+            lambda: stream.push(speech, wait=True),
+            lambda: stream.flush(1.0),
+            stream.gap,
+            stream.end,
+            lambda: stream.next_event(1.0),
+            lambda: list(stream),
+            lambda: stream.stats,
+        ):
+            assert is_refused(forked(use), "stream")
+        with stream._entrance, stream._events._changed, stream._flow.ring._changed:  # held by other threads
+            assert forked(stream.close) == "None"
+        stream.push(np.concatenate([speech, np.zeros(SAMPLE_RATE, np.float32)]), wait=True)
+        stream.end()
+        assert len(list(stream)) == 1
+
+
+def test_an_isolated_stream_stays_in_its_process(forked: Forked, speech: Samples) -> None:
+    with IsolatedStream(asr="none", engine="onnxruntime") as stream:
+        for use in (lambda: stream.push(speech), lambda: stream.flush(1.0), lambda: list(stream)):
+            assert is_refused(forked(use), "stream")
+        assert forked(stream.close) == "None"
+        stream.push(np.concatenate([speech, np.zeros(SAMPLE_RATE, np.float32)]))
+        assert stream.flush(60)
+        assert stream.next_event(1) is not None
+
+
+def test_metrics_are_closed_in_a_fork_without_waiting_for_their_thread(forked: Forked) -> None:
+    with Runtime.load(engine="onnxruntime", asr="none") as runtime, runtime.open_stream() as stream:
+        server = MetricsServer(lambda: stream.stats, 0)
+        try:
+            assert forked(server.close) == "None"
+            with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=5) as answer:
+                assert answer.status == 200
+        finally:
+            server.close()
 
 
 def test_isolated_recognisers_leave_the_programs_output_alone(capfd: pytest.CaptureFixture[str]) -> None:

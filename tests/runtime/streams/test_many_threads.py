@@ -6,14 +6,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
+from edgeser.runtime.asr import BufferedSession, RecognizedWord
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
+from edgeser.runtime.errors import AsrError
 from edgeser.runtime.recognizer import Runtime
-from edgeser.runtime.sources import Converter, Intake
+from edgeser.runtime.sources import Converter, FileSource, Intake, PcmSource, Source
 from edgeser.runtime.streams import Event, IsolatedStream, StreamOptions
 from edgeser.runtime.vad import VAD_FRAME, SileroVad
 
@@ -202,3 +206,49 @@ def test_a_detector_survives_several_threads(speech: Samples) -> None:
         return True
 
     assert at_once(*[ask] * THREADS) == [True] * THREADS
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe"])
+def test_a_source_gives_each_chunk_once(kind: str, speech: Samples, tmp_path: Path) -> None:
+    path = tmp_path / f"talk.{kind}"
+    if kind == "file":
+        soundfile.write(path, speech, SAMPLE_RATE, format="WAV", subtype="FLOAT")
+    else:
+        path.write_bytes(speech.tobytes())
+    with path.open("rb") as pipe:
+        source: Source = FileSource(path) if kind == "file" else PcmSource(pipe, sample_format="float32")
+
+        def read() -> list[float]:
+            taken: list[float] = []
+            while (samples := source.read(0.2)) is not None:
+                taken += samples.tolist()
+            return taken
+
+        with source:
+            taken = at_once(*[read] * THREADS)
+    assert sorted(value for part in taken for value in part) == sorted(speech.tolist())
+
+
+def test_a_session_takes_what_several_threads_say() -> None:
+    heard: list[int] = []
+
+    def decode(samples: Samples) -> tuple[RecognizedWord, ...]:
+        heard.append(samples.shape[0])
+        return ()
+
+    session = BufferedSession(decode)
+
+    def say() -> None:
+        for _ in range(500):
+            session.accept(np.zeros(10, np.float32))
+
+    def finish() -> bool:
+        try:
+            session.finish()
+        except AsrError:
+            return False
+        return True
+
+    at_once(*[say] * THREADS)
+    assert sorted(at_once(*[finish] * THREADS)) == [False] * (THREADS - 1) + [True]
+    assert heard == [THREADS * 5000]
