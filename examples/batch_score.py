@@ -19,7 +19,7 @@ from edgeser.runtime.scoring import Setup, find_recordings, open_scorer, score_t
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="searched for WAV, FLAC and OGG files")
+    parser.add_argument("folder", type=Path, help="searched for recordings")
     parser.add_argument("out", type=Path, help="a .jsonl, .csv or .parquet file")
     parser.add_argument("--asr", default="auto", help="who hears the words; none for the voice alone")
     parser.add_argument("--engine", default="auto", help="what runs the model")

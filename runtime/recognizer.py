@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeser.runtime.asr import Asr, RecognizedWord, open_asr
-from edgeser.runtime.audio import Samples, load_audio, prepare
+from edgeser.runtime.audio import Recorded, Samples, load_recording, prepare
 from edgeser.runtime.bundle import Bundle
 from edgeser.runtime.engines import Engine, OnnxRuntimeEngine, candidates, open_engine
 from edgeser.runtime.errors import BundleError, EngineError, InputError, MissingDependencyError, ParityError
@@ -188,8 +188,9 @@ class Runtime:
             EngineError: The engine failed, or the Runtime was loaded before a fork.
         """
         self._owner.check()
-        samples = self._samples(audio, rate)
-        return self._pipeline.answer([self._listen(samples, transcript)])[0]
+        recorded = self._recorded(audio, rate)
+        result = self._pipeline.answer([self._listen(recorded.samples, transcript)])[0]
+        return replace(result, truncated=recorded.truncated)
 
     def recognize_batch(self, audio: Sequence[Samples], transcripts: Sequence[str | None]) -> list[Result]:
         """Recognise several utterances in one run of the engine.
@@ -330,14 +331,14 @@ class Runtime:
     ) -> None:
         self.close()
 
-    def _samples(self, audio: Any, rate: int | None) -> Samples:
+    def _recorded(self, audio: Any, rate: int | None) -> Recorded:
         if isinstance(audio, (str, os.PathLike)):
             if rate is not None:
                 raise InputError(f"rate: got {rate} with a file, expected none: a file knows its rate")
-            return load_audio(audio)
+            return load_recording(audio)
         if rate is None:
             raise InputError("rate: got none with samples, expected their sample rate in Hz")
-        return prepare(audio, rate)
+        return Recorded(prepare(audio, rate))
 
     def _listen(self, samples: Samples, transcript: str | None) -> Heard:
         """Look for speech, run the ASR where it is needed, and the frontends."""

@@ -92,6 +92,8 @@ class Result:
         timings: Time taken.
         speech_share: Share of the first `heard_s` in which the voice detector heard speech, 0 to 1; 0 where that is
             less than 0.1 s. In a stream by the stream's own thresholds.
+        truncated: The audio is from a file that ends before its header says, or broke off; the answer is to what is
+            there.
     """
 
     label: str
@@ -104,6 +106,7 @@ class Result:
     engine: str
     timings: Timings
     speech_share: float
+    truncated: bool = False
 
     @property
     def has_speech(self) -> bool:

@@ -45,8 +45,8 @@ def check_scale(samples: NDArray[np.generic]) -> None:
 
     int32 holds 16-bit values, 24-bit values at either end, and 32-bit ones. It is taken for what it says when it goes
     beyond 24 bits, when its lowest 8 bits are empty (24 bits at the upper end, however quiet), and when it is silent.
-    uint8 holds 8-bit audio around 128, and the bytes of 16-bit audio, every other of which is near 0 or 255 then. A
-    chunk of a stream is too short to tell.
+    uint8 holds 8-bit audio around 128, and the bytes of 16-bit audio, every other of which is near 0 or 255 then. Of
+    int32 a chunk of a stream is too short to tell: see `check_bytes`.
 
     Raises:
         InputError: int32 within 24 bits, or uint8 that is spread like the bytes of wider samples.
@@ -59,6 +59,15 @@ def check_scale(samples: NDArray[np.generic]) -> None:
                 f"audio: got int32 up to {peak:,}, expected full scale 2,147,483,648: shift {width}-bit values left by "
                 f"{shift}, or give floats at full scale 1.0"
             )
+    check_bytes(samples)
+
+
+def check_bytes(samples: NDArray[np.generic]) -> None:
+    """Refuse uint8 that is spread like the bytes of wider samples; of a chunk of a stream too, where it has 800.
+
+    Raises:
+        InputError: It is.
+    """
     if samples.dtype == np.uint8 and samples.size >= _BYTES:
         far = (samples < 64) | (samples >= 192)  # beyond half of the full scale, in 8 bits around 128
         shares = [float(far[i::width].mean()) for width in (2, 3) for i in range(width)]

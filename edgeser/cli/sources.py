@@ -16,7 +16,7 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
     """Add the source, and how a stream treats it."""
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--device", help="a microphone's index, or a part of its name")
-    source.add_argument("--wav", type=Path, metavar="FILE", help="a WAV, FLAC or OGG file instead of a microphone")
+    source.add_argument("--wav", type=Path, metavar="FILE", help="a recording instead of a microphone")
     source.add_argument("--pcm", action="store_true", help="raw samples on standard input, little endian, interleaved")
     parser.add_argument("--rate", type=positive, metavar="HZ", help="of --pcm, in Hz (16000)")
     parser.add_argument("--channels", type=positive, metavar="N", help="of --pcm (1); their mean is heard")

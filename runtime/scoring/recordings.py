@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeser.runtime.audio import SAMPLE_RATE, Recorded, Samples, load_recording
@@ -52,13 +52,11 @@ class Scored:
         recording: What was scored.
         result: The answer.
         error: Why there is none.
-        truncated: The recording ends before its header says; the answer is to what is there.
     """
 
     recording: Recording
     result: Result | None
     error: str = ""
-    truncated: bool = False
 
 
 def score(
@@ -108,9 +106,9 @@ def _score_batch(runtime: Runtime, batch: Sequence[tuple[Recording, Recorded | s
             continue
         answer = next(answers)
         if isinstance(answer, str):
-            yield Scored(recording, None, answer, what.truncated)
+            yield Scored(recording, None, answer)
         else:
-            yield Scored(recording, answer, truncated=what.truncated)
+            yield Scored(recording, replace(answer, truncated=what.truncated))
 
 
 def _recognize(runtime: Runtime, batch: Sequence[tuple[Recording, Recorded]]) -> list[Result | str]:

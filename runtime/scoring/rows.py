@@ -37,7 +37,7 @@ def score_row(scored: Scored) -> dict[str, Any]:
         **answer,
         "start_s": recording.start_s,
         "end_s": end_s,
-        "truncated": scored.truncated,
+        "truncated": result.truncated,
         **how,
     }
 

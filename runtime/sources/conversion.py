@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgeser.runtime.audio import SAMPLE_RATE, Samples, resample, to_mono
 from edgeser.runtime.errors import InputError
-from edgeser.runtime.scale import to_float
+from edgeser.runtime.scale import check_bytes, to_float
 from edgeser.runtime.sources.base import nothing
 
 MAX_CHANNELS = 16  # as in `to_mono`
@@ -37,11 +37,13 @@ class Chunk:
         """Check and mix `(n,)` or `(n, channels)`: uint8, int16 or int32 PCM, or floats at full scale 1.0; n may be 0.
 
         Raises:
-            InputError: Not finite, of another shape or type, or floats on an integer scale.
+            InputError: Not finite, of another shape or type, floats on an integer scale, or uint8 that holds the bytes
+                of wider samples. What an int32 chunk holds is not known from it: it is taken for 32 bits.
         """
         given = np.asarray(samples)
         if given.size == 0:
             return cls(nothing(), rate, 0)
+        check_bytes(given)
         return cls(_mono(given), rate, given.shape[1] if given.ndim == 2 else 1)
 
     def pieces(self, count: int) -> Iterator[Chunk]:

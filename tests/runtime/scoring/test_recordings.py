@@ -61,6 +61,9 @@ def test_one_that_is_cut_short_has_its_row_marked(runtime: Runtime, clip: Path, 
     rows = [score_row(s) for s in score(runtime, [Recording("a", clip, ""), Recording("b", cut, "")])]
     assert [row["truncated"] for row in rows] == [False, True]
     assert 0.3 < rows[1]["end_s"] < rows[0]["end_s"]
+    assert [result.truncated for result in runtime.score([clip, cut])] == [False, True]
+    assert runtime.recognize(cut, transcript="").truncated
+    assert not runtime.recognize(clip, transcript="").truncated
 
 
 def test_one_that_the_asr_fails_on_does_not_take_its_batch_along(

@@ -144,3 +144,21 @@ def test_a_rate_out_of_range(rate: float) -> None:
 def test_other_channels_than_declared() -> None:
     with pytest.raises(InputError, match="got 1 channels, expected 2"):
         Converter(16_000, channels=2)(np.zeros(8, np.int16))
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000])
+def test_a_chunk_of_bytes_of_wider_samples_is_refused_and_quiet_ones_are_not(speech: Samples, rate: int) -> None:
+    pcm = np.rint(speech * 32768).astype("<i2")
+    converter = Converter(rate)
+    for start in (0, 24_000, 40_000):  # silence, speech, its end
+        raw = np.frombuffer(pcm[start : start + 800].tobytes(), np.uint8)
+        with pytest.raises(InputError, match="got uint8 that is not spread like 8-bit audio"):
+            converter(raw)
+    quiet = np.full(1600, 128, np.uint8)
+    for chunk in (
+        quiet,
+        quiet + np.arange(1600, dtype=np.uint8) % 2,
+        np.ones(1600, np.int32),
+        np.zeros(1600, np.int16),
+    ):
+        converter(chunk)
