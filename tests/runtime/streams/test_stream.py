@@ -1,17 +1,15 @@
+"""Streams on real speech: the Events, however the audio is cut."""
+
 from __future__ import annotations
 
 import asyncio
 import dataclasses
 import itertools
 import logging
-import os
-import signal
-import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,36 +18,22 @@ import pytest
 import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from edgeser.runtime.asr import Asr, AsrSession, BufferedSession, RecognizedWord, open_asr
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
-from edgeser.runtime.errors import AsrError, EngineError, InputError
+from edgeser.runtime.errors import InputError
 from edgeser.runtime.recognizer import Runtime
 from edgeser.runtime.segmenting import Ending, SegmentOptions
-from edgeser.runtime.sources import FileSource, PcmSource, Source
-from edgeser.runtime.streams import Event, MetricsServer, Stream, StreamOptions, Words, prometheus_text
-from edgeser.runtime.vad import FRAME_S, VAD_FRAME, SileroVad, VoiceDetector
+from edgeser.runtime.sources import FileSource, PcmSource
+from edgeser.runtime.streams import Event, MetricsServer, StreamOptions, Words, prometheus_text
+from edgeser.runtime.vad import FRAME_S, VAD_FRAME, SileroVad
 
-
-def events(runtime: Runtime, audio: Samples, chunk: int, **options: Any) -> list[Event]:
-    """Push audio in equal chunks and return all Events."""
-    with runtime.open_stream(options=StreamOptions(**options)) as stream:
-        for begin in range(0, audio.shape[0], chunk):
-            stream.push(audio[begin : begin + chunk], wait=True)
-        stream.end()
-        return list(stream)
+Listen = Callable[..., list[Event]]
 
 
 def essence(event: Event) -> tuple[Any, ...]:
     """All of an Event but the time it took."""
     timeless = dataclasses.replace(event.result, timings=None)  # type: ignore[arg-type]
     return event.utterance, event.partial, event.start_s, event.end_s, event.ending, event.words, timeless
-
-
-@pytest.fixture(scope="module")
-def reference(mute: Runtime, conversation: Samples) -> list[Event]:
-    return events(mute, conversation, 1600)
 
 
 def test_each_clip_is_an_utterance(reference: list[Event], conversation: Samples) -> None:
@@ -70,7 +54,9 @@ def test_a_stream_answers_as_one_shot_does(mute: Runtime, conversation: Samples,
         assert event.result == expected
 
 
-def test_a_stream_says_what_share_is_speech(mute: Runtime, conversation: Samples, reference: list[Event]) -> None:
+def test_a_stream_says_what_share_is_speech(
+    events: Listen, mute: Runtime, conversation: Samples, reference: list[Event]
+) -> None:
     """By the frames that its own detector took for speech: nothing is detected twice."""
     detector, found = SileroVad(), []
     for frame in conversation[: conversation.shape[0] // VAD_FRAME * VAD_FRAME].reshape(-1, VAD_FRAME):
@@ -99,13 +85,15 @@ def test_any_chunking_gives_the_same_events(
         assert [essence(event) for event in stream] == [essence(event) for event in reference]
 
 
-def test_single_samples_give_the_same_events(mute: Runtime, conversation: Samples, reference: list[Event]) -> None:
+def test_single_samples_give_the_same_events(
+    events: Listen, mute: Runtime, conversation: Samples, reference: list[Event]
+) -> None:
     first = conversation[: 5 * SAMPLE_RATE]
     (event,) = events(mute, first, 1)
     assert essence(event) == essence(reference[0])
 
 
-def test_partial_estimates_come_while_someone_speaks(mute: Runtime, conversation: Samples) -> None:
+def test_partial_estimates_come_while_someone_speaks(events: Listen, mute: Runtime, conversation: Samples) -> None:
     found = events(mute, conversation[: 5 * SAMPLE_RATE], 800, partial=True)
     assert [event.partial for event in found] == [True] * (len(found) - 1) + [False]
     assert len(found) >= 4
@@ -114,7 +102,7 @@ def test_partial_estimates_come_while_someone_speaks(mute: Runtime, conversation
     assert all(event.ending is None for event in found[:-1])
 
 
-def test_a_long_monologue_is_split(mute: Runtime, speech: Samples) -> None:
+def test_a_long_monologue_is_split(events: Listen, mute: Runtime, speech: Samples) -> None:
     voiced = speech[int(1.0 * SAMPLE_RATE) : int(2.6 * SAMPLE_RATE)]
     options = SegmentOptions(max_utterance_s=4.0, split_search_s=1.0)
     found = events(mute, np.tile(voiced, 8), 1600, segment=options)
@@ -205,259 +193,6 @@ def test_audio_without_room_is_lost_and_counted(mute: Runtime, conversation: Sam
         assert stream.flush()
         assert stream.stats.lost_s > 40
         assert stream.stats.audio_s == pytest.approx(3 * conversation.shape[0] / SAMPLE_RATE)
-
-
-@contextmanager
-def changed_engine(runtime: Runtime, run: Callable[..., Any]) -> Iterator[None]:
-    original = runtime.engine.run
-    runtime.engine.run = run  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        runtime.engine.run = original  # type: ignore[method-assign]
-
-
-def test_a_slow_model_drops_the_oldest_utterance(mute: Runtime, conversation: Samples) -> None:
-    original, go = mute.engine.run, threading.Event()
-
-    def slow(feeds: Mapping[str, NDArray[Any]]) -> Any:
-        go.wait(20)
-        return original(feeds)
-
-    with changed_engine(mute, slow), mute.open_stream(options=StreamOptions(max_utterances=1)) as stream:
-        stream.push(conversation)
-        while stream.stats.utterances < 4:
-            time.sleep(0.01)
-        go.set()
-        assert stream.flush()
-        found = [stream.next_event(1), stream.next_event(1)]
-        assert [event.utterance for event in found if event] == [0, 3]
-        assert stream.stats.dropped == 2
-        assert found[1] is not None
-        assert found[1].dropped == 2
-
-
-def test_a_model_that_fails_once_loses_one_utterance(mute: Runtime, conversation: Samples) -> None:
-    original, calls = mute.engine.run, []
-
-    def run(feeds: Mapping[str, NDArray[Any]]) -> Any:
-        calls.append(1)
-        if len(calls) == 2:
-            raise EngineError("no memory")
-        return original(feeds)
-
-    with changed_engine(mute, run):
-        assert [event.utterance for event in events(mute, conversation, 1600)] == [0, 2, 3]
-
-
-def test_a_model_that_always_fails_ends_the_stream_with_one_error(mute: Runtime, conversation: Samples) -> None:
-    def run(feeds: Mapping[str, NDArray[Any]]) -> Any:
-        raise EngineError("no memory")
-
-    with changed_engine(mute, run), mute.open_stream() as stream:
-        stream.push(conversation, wait=True)
-        stream.end()
-        with pytest.raises(EngineError, match="3 utterances in a row got no answer: no memory"):
-            list(stream)
-        with pytest.raises(EngineError, match="in a row"):
-            stream.push(conversation)
-
-
-def test_a_model_that_hangs_ends_the_stream(mute: Runtime, conversation: Samples) -> None:
-    go = threading.Event()
-    with (
-        changed_engine(mute, lambda feeds: go.wait(20)),
-        mute.open_stream(options=StreamOptions(stall_s=0.3)) as stream,
-    ):
-        stream.push(conversation, wait=True)
-        stream.end()
-        with pytest.raises(EngineError, match=r"the model has not returned for 0\.3 s"):
-            list(stream)
-        started = time.monotonic()
-        stream.close()
-        assert time.monotonic() - started < 1.0
-        go.set()
-
-
-class Scripted(Asr):
-    """A recogniser that does to its utterances what it is told to."""
-
-    name = "scripted"
-
-    def __init__(self, *actions: Callable[[], None]) -> None:
-        self._actions = list(actions)
-
-    def start(self) -> AsrSession:
-        return BufferedSession(self._decode)
-
-    def _decode(self, samples: Samples) -> tuple[RecognizedWord, ...]:
-        if self._actions:
-            self._actions.pop(0)()
-        return (RecognizedWord("hello", 0.0, samples.shape[0] / SAMPLE_RATE, 0.9),)
-
-
-@contextmanager
-def hearing(runtime: Runtime, asr: Asr) -> Iterator[None]:
-    original, runtime.asr = runtime.asr, asr
-    try:
-        yield
-    finally:
-        runtime.asr = original
-
-
-def fail() -> None:
-    raise AsrError("out of words")
-
-
-def test_words_come_with_their_times(mute: Runtime, conversation: Samples) -> None:
-    with hearing(mute, Scripted()):
-        found = events(mute, conversation, 1600)
-    assert {(event.words, event.result.transcript) for event in found} == {(Words.HEARD, "hello")}
-    for event in found:  # the recogniser heard exactly the utterance
-        assert event.result.words[0].end_s == pytest.approx(event.end_s - event.start_s)
-
-
-def test_without_words_the_voice_decides(mute: Runtime, conversation: Samples, reference: list[Event]) -> None:
-    with hearing(mute, Scripted(fail, lambda: None, fail)):
-        found = events(mute, conversation, 1600)
-    assert [event.words for event in found] == [Words.FAILED, Words.HEARD, Words.FAILED, Words.HEARD]
-    assert found[0].result.probabilities == reference[0].result.probabilities
-    assert found[2].result.probabilities == reference[2].result.probabilities
-
-
-def test_a_late_recogniser_is_not_waited_for(mute: Runtime, conversation: Samples) -> None:
-    go = threading.Event()
-    options = StreamOptions(asr_deadline_s=0.2)
-    with hearing(mute, Scripted(lambda: go.wait(20) and None)), mute.open_stream(options=options) as stream:
-        stream.push(conversation[: 5 * SAMPLE_RATE])
-        late = stream.next_event(10)
-        go.set()
-        stream.push(conversation[5 * SAMPLE_RATE :])
-        assert stream.flush()
-        assert stream.stats.asr_late >= 1
-    assert late is not None
-    assert (late.words, late.result.transcript) == (Words.LATE, "")
-
-
-def test_a_recogniser_that_hangs_is_done_without_until_it_returns(mute: Runtime, conversation: Samples) -> None:
-    go = threading.Event()
-    options = StreamOptions(stall_s=2.0)
-    with hearing(mute, Scripted(lambda: go.wait(30) and None)), mute.open_stream(options=options) as stream:
-        stream.push(conversation, wait=True)  # a recording: the deadline does not apply, the watch does
-        assert stream.flush()
-        assert [stream.next_event(1).words for _ in range(4)] == [Words.LATE] * 4  # type: ignore[union-attr]
-        assert stream.stats.stalls == 1
-        go.set()
-        time.sleep(0.5)
-        stream.push(conversation, wait=True)
-        assert stream.flush()
-        assert [stream.next_event(1).words for _ in range(4)] == [Words.HEARD] * 4  # type: ignore[union-attr]
-
-
-def test_a_recogniser_that_crashes_costs_one_utterance_its_words(
-    mute: Runtime, conversation: Samples, reference: list[Event]
-) -> None:
-    first = conversation[: round(reference[0].end_s * SAMPLE_RATE) + SAMPLE_RATE]
-    with open_asr("pocketsphinx", isolate=True) as asr, hearing(mute, asr), mute.open_stream() as stream:
-        stream.push(first[: 2 * SAMPLE_RATE], wait=True)
-        time.sleep(0.5)
-        (process,) = children_running("isolated_child")
-        os.kill(process, signal.SIGKILL)
-        stream.push(first[2 * SAMPLE_RATE :], wait=True)
-        assert stream.flush()
-        failed = stream.next_event(1)
-        stream.push(conversation[first.shape[0] :], wait=True)
-        assert stream.flush()
-        heard = [stream.next_event(1) for _ in range(3)]
-        assert stream.stats.asr_failed == 1
-    assert failed is not None
-    assert (failed.words, failed.result.transcript) == (Words.FAILED, "")
-    assert failed.result.probabilities == reference[0].result.probabilities
-    assert [event and event.words for event in heard] == [Words.HEARD] * 3
-    assert heard[2] is not None
-    assert "door" in heard[2].result.transcript
-
-
-def children_running(module: str) -> list[int]:
-    """Return this process's children that run a module."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
-            mine = parent == os.getpid() and module in (place / "cmdline").read_text()
-        except OSError:  # ended meanwhile
-            continue
-        found += [int(place.name)] if mine else []
-    return found
-
-
-class Interrupted(Source):
-    """A device that goes away in the middle of an utterance and comes back."""
-
-    name = "interrupted"
-    live = False
-
-    def __init__(self, audio: Samples) -> None:
-        self._chunks = list(np.array_split(audio, audio.shape[0] // 1600))
-
-    def open(self) -> None:
-        pass
-
-    def read(self, timeout_s: float) -> Samples | None:
-        if len(self._chunks) == 0:
-            return None
-        if len(self._chunks) == 170 and self.interruptions == 0:
-            self.interruptions = 1
-            return np.zeros(0, np.float32)
-        return self._chunks.pop(0)
-
-    def close(self) -> None:
-        pass
-
-
-def test_a_lost_device_ends_the_utterance_and_the_stream_goes_on(mute: Runtime, conversation: Samples) -> None:
-    found = list(mute.listen(Interrupted(conversation)))
-    assert found[0].ending is Ending.GAP
-    assert len(found) >= 4
-
-
-class Broken(Interrupted):
-    def read(self, timeout_s: float) -> Samples | None:
-        raise InputError("device: gone")
-
-
-def test_a_source_that_fails_ends_the_stream_with_its_error(mute: Runtime, conversation: Samples) -> None:
-    with pytest.raises(InputError, match="device: gone"):
-        list(mute.listen(Broken(conversation)))
-
-
-class Hanging(VoiceDetector):
-    name = "hanging"
-
-    def probability(self, frame: Samples) -> float:
-        time.sleep(2)
-        return 0.0
-
-    def reset(self) -> None:
-        pass
-
-
-def test_close_takes_less_than_a_second_even_when_a_stage_hangs(mute: Runtime, conversation: Samples) -> None:
-    stream = Stream(mute, StreamOptions(), vad=Hanging())
-    stream.push(conversation)
-    time.sleep(0.2)
-    started = time.monotonic()
-    stream.close()
-    assert time.monotonic() - started < 1.0
-
-
-def test_all_threads_are_gone_after_close(mute: Runtime, conversation: Samples) -> None:
-    before = set(threading.enumerate())
-    with hearing(mute, Scripted()), mute.open_stream(lambda event: None, partial=True) as stream:
-        stream.push(conversation)
-        started = set(threading.enumerate()) - before
-        assert len(started) == 5
-    assert not any(thread.is_alive() for thread in started)
 
 
 def test_pushing_to_a_closed_stream_is_refused(mute: Runtime, speech: Samples) -> None:
