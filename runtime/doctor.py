@@ -23,6 +23,7 @@ from edgeser.runtime.golden import Proof, prove, unproved
 from edgeser.runtime.gpu import find_gpu
 from edgeser.runtime.installed import is_installed
 from edgeser.runtime.jetson import jetson_model, jetson_release, power_mode
+from edgeser.runtime.memory import NEEDS, is_too_much, least, memory_errors, room
 from edgeser.runtime.recognizer import default_bundle
 
 _REQUIRED = (
@@ -116,15 +117,15 @@ def _proof(bundle: Bundle, engine: str) -> Proof | str:
     def open_graph(graph: bytes) -> Engine:
         return open_engine(graph, engine)
 
-    with contextlib.ExitStack() as opened:
-        try:
+    try:
+        with memory_errors(), contextlib.ExitStack() as opened:
             model = opened.enter_context(open_graph(bundle.graph()))
             frontends = {name: bundle.frontend(name, open_graph) for name in bundle.manifest.inputs}
             for frontend in frontends.values():
                 opened.callback(frontend.close)
             return prove(model, frontends, bundle)
-        except (EdgeSerError, ImportError, OSError) as error:  # the last two: ONNX Runtime itself is damaged
-            return str(error)
+    except (EdgeSerError, ImportError, OSError) as error:  # the last two: ONNX Runtime itself is damaged
+        return str(error)
 
 
 def _frontend(bundle: Bundle, name: str, rows: Mapping[str, float]) -> Check:
@@ -133,14 +134,15 @@ def _frontend(bundle: Bundle, name: str, rows: Mapping[str, float]) -> Check:
         near = ", ".join(f"{engine} within {difference:.1e}" for engine, difference in rows.items())
         return Check(f"frontend {name}", True, f"{bundle.manifest.inputs[name].frontend['kind']}, golden rows: {near}")
     try:
-        frontend = bundle.frontend(name)
-        if isinstance(frontend, AudioFrontend):
-            noise = np.random.default_rng(0).standard_normal(SAMPLE_RATE).astype(np.float32)
-            features = frontend(0.1 * noise)
-        else:
-            assert isinstance(frontend, TextFrontend)
-            features = frontend("hello")
-        frontend.close()
+        with memory_errors():
+            frontend = bundle.frontend(name)
+            if isinstance(frontend, AudioFrontend):
+                noise = np.random.default_rng(0).standard_normal(SAMPLE_RATE).astype(np.float32)
+                features = frontend(0.1 * noise)
+            else:
+                assert isinstance(frontend, TextFrontend)
+                features = frontend("hello")
+            frontend.close()
     except EdgeSerError as error:
         return Check(f"frontend {name}", False, str(error))
     return Check(f"frontend {name}", True, f"{frontend.kind}, {features.valid} of {frontend.length} rows from a sample")
@@ -148,7 +150,7 @@ def _frontend(bundle: Bundle, name: str, rows: Mapping[str, float]) -> Check:
 
 def _accelerator() -> Iterator[Check]:
     """Report memory, a Jetson's system, the GPU, and what TensorRT's engines need."""
-    yield Check("memory", True, _memory())
+    yield _memory()
     release = jetson_release()
     if release or jetson_model():
         mode = power_mode() or "not told by nvpmodel"
@@ -183,9 +185,18 @@ def _library(library: str, purpose: str) -> Check:
     return Check(library, True, _version(library) or "present")
 
 
-def _memory() -> str:
+def _memory() -> Check:
+    """Report the memory that is there beside what the default path takes."""
     found = dict(re.findall(r"^(\w+):\s+(\d+) kB$", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE))
-    return f"{int(found['MemTotal']) / 1e6:.1f} GB, {int(found['MemAvailable']) / 1e6:.1f} GB free"
+    detail = f"{int(found['MemTotal']) / 1e6:.1f} GB, {int(found['MemAvailable']) / 1e6:.1f} GB free"
+    address, _ = room()
+    if address is not None:
+        detail += f", of which this process may take {address / 1e3:.1f} GB of address space more"
+    scarce = {name: is_too_much(name) for name in NEEDS}
+    if scarce["onnxruntime"]:
+        return Check("memory", False, f"{detail}; {scarce['onnxruntime']}: {least()}")
+    without = [why for why in scarce.values() if why]
+    return Check("memory", True, "; ".join([detail, *without]))
 
 
 def _version(name: str) -> str | None:

@@ -22,6 +22,7 @@ from edgeser.runtime.engines import Engine, OnnxRuntimeEngine, candidates, open_
 from edgeser.runtime.errors import BundleError, EngineError, InputError, MissingDependencyError, ParityError
 from edgeser.runtime.frontends import Frontend, OpenGraph
 from edgeser.runtime.golden import prove, unproved, verify_engine
+from edgeser.runtime.memory import is_too_much, memory_errors
 from edgeser.runtime.owner import OwnerProcess
 from edgeser.runtime.pipeline import Evidence, Heard, Pipeline
 from edgeser.runtime.results import Result
@@ -83,6 +84,7 @@ class Runtime:
         return self._pipeline.window_samples
 
     @classmethod
+    @memory_errors()
     def load(
         cls,
         bundle: str | os.PathLike[str] | None = None,
@@ -131,6 +133,10 @@ class Runtime:
     def _first(cls, bundle: Bundle, names: Sequence[str], asr: Asr, threads: int, self_test: bool) -> Runtime:
         """Return a Runtime with the first engine that serves."""
         for name, following in itertools.pairwise(names):
+            scarce = is_too_much(name)
+            if scarce:
+                log.warning("%s is not used, %s is: %s", name, following, scarce)
+                continue
             try:
                 return cls._opened(bundle, name, asr, threads)._proved()
             except (BundleError, EngineError, MissingDependencyError, ParityError) as error:
@@ -188,8 +194,9 @@ class Runtime:
             EngineError: The engine failed, or the Runtime was loaded before a fork.
         """
         self._owner.check()
-        recorded = self._recorded(audio, rate)
-        result = self._pipeline.answer([self._listen(recorded.samples, transcript)])[0]
+        with memory_errors():
+            recorded = self._recorded(audio, rate)
+            result = self._pipeline.answer([self._listen(recorded.samples, transcript)])[0]
         return replace(result, truncated=recorded.truncated)
 
     def recognize_batch(self, audio: Sequence[Samples], transcripts: Sequence[str | None]) -> list[Result]:
@@ -205,7 +212,8 @@ class Runtime:
             EngineError: The engine failed, or the Runtime was loaded before a fork.
         """
         self._owner.check()
-        return self._pipeline.answer([self._listen(s, t) for s, t in zip(audio, transcripts, strict=True)])
+        with memory_errors():
+            return self._pipeline.answer([self._listen(s, t) for s, t in zip(audio, transcripts, strict=True)])
 
     def answer(
         self,
@@ -233,7 +241,8 @@ class Runtime:
         else:
             share, vad_ms = float(spoken[: -(-self._pipeline.analyzed(samples).shape[0] // VAD_FRAME)].mean()), 0.0
         evidence = Evidence(_joined(words), words, share, asr_ms, vad_ms)
-        return self._pipeline.answer([self._pipeline.features(samples, evidence)])[0]
+        with memory_errors():
+            return self._pipeline.answer([self._pipeline.features(samples, evidence)])[0]
 
     def open_stream(
         self,

@@ -11,6 +11,7 @@ from edgeser.runtime.asr.sphinx_decoder import SphinxDecoder
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.errors import AsrError
 from edgeser.runtime.interruptible import interruptibly
+from edgeser.runtime.memory import check_room
 from edgeser.runtime.owner import OwnerProcess
 
 _FRAMES_PER_SECOND = 100
@@ -28,12 +29,13 @@ class PocketSphinxAsr(Asr):
 
     Raises:
         MissingDependencyError: pocketsphinx is not installed.
-        AsrError: Its library or its model is not what it should be.
+        AsrError: Its library or its model is not what it should be; or there is too little memory for it.
     """
 
     name = "pocketsphinx"
 
     def __init__(self) -> None:
+        check_room(self.name)  # without memory it ends the process, with status 255
         self._decoder: SphinxDecoder | None = SphinxDecoder(SAMPLE_RATE)  # one for all sessions: it takes 100 MB
         self._owner = OwnerProcess(self.name, AsrError)
         self._turn = threading.Lock()
@@ -45,6 +47,7 @@ class PocketSphinxAsr(Asr):
     def _decode(self, samples: Samples) -> tuple[RecognizedWord, ...]:
         if samples.shape[0] < _MIN_SAMPLES or float(np.abs(samples).max()) < _SILENCE_PEAK:
             return ()
+        check_room(self.name, decoding=True)
         pcm = (np.clip(samples, -1.0, 1.0) * 32767.0).astype(np.int16).tobytes()
         decoder = self._open()
         try:

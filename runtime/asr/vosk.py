@@ -17,6 +17,7 @@ from edgeser.runtime.c_locale import c_numbers
 from edgeser.runtime.caches import ensure_home
 from edgeser.runtime.errors import AsrError, InputError, MissingDependencyError
 from edgeser.runtime.interruptible import interruptibly
+from edgeser.runtime.memory import check_room
 from edgeser.runtime.owner import OwnerProcess
 
 _BLOCK = SAMPLE_RATE // 10  # samples; how the audio is cut changes the answer, so it is always cut the same way
@@ -47,6 +48,7 @@ class VoskAsr(Asr):
         self._vosk = _library()
         self.folder = find_model(str(model))
         check_model(self.folder)
+        check_room("vosk")
         self._vosk.SetLogLevel(_LOG_ERRORS)
         try:
             with without_dither(self.folder) as folder:
