@@ -115,7 +115,7 @@ def one_at_a_time(
     """Let one thread at a time into the methods of a session that are marked so; the session has a lock, `_turn`."""
 
     @functools.wraps(method)
-    def locked(self: _Session, *args: _Given.args, **kwargs: _Given.kwargs) -> _Returned:
+    def locked(self: _Session, /, *args: _Given.args, **kwargs: _Given.kwargs) -> _Returned:
         with self._turn:
             return method(self, *args, **kwargs)
 

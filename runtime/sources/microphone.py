@@ -14,6 +14,7 @@ import numpy as np
 
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.errors import InputError, SourceError
+from edgeser.runtime.owner import OwnerProcess
 from edgeser.runtime.sources.base import Source, nothing
 from edgeser.runtime.sources.conversion import MAX_CHANNELS, Converter
 from edgeser.runtime.sources.devices import InputDevice, alone, choose, choose_again, start_portaudio
@@ -58,9 +59,13 @@ class Microphone(Source):
         self._closed: threading.Event | None = None
         self._back = threading.Event()
         self._earlier_overflows = 0
+        self._owner = OwnerProcess(self.name, SourceError)
 
     def open(self) -> None:
         self.close()
+        if not self._owner.is_here:  # a lock or a device of the other process is none here
+            self._lock, self._capture = threading.Lock(), None
+            self._owner = OwnerProcess(self.name, SourceError)
         capture = self._start(lambda audio: choose(audio, self._device))
         self.name = f"microphone {capture.device.name}"
         log.info("%s: open at %d Hz, channels: %d", self.name, capture.rate, capture.channels)
@@ -73,6 +78,7 @@ class Microphone(Source):
         return _Capture(choose_device, self._rate, self._chunk_ms)
 
     def read(self, timeout_s: float) -> Samples | None:
+        self._owner.check()
         with self._lock:
             closed, capture = self._closed, self._capture
         if closed is None:
@@ -123,6 +129,8 @@ class Microphone(Source):
             _close(capture, _SILENT_S)
 
     def close(self) -> None:
+        if not self._owner.is_here:
+            return  # the device is the other process's
         with self._lock:
             capture, self._capture = self._capture, None
             if self._closed is not None:

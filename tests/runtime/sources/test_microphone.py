@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import threading
 import time
@@ -145,6 +146,15 @@ def listen_for_a_block(microphone: Microphone) -> None:
     while (block := microphone.read(0.1)) is not None and not block.size:
         assert time.monotonic() < deadline_s
     assert block is not None
+
+
+def test_a_fork_has_no_microphone(virtual_microphone: Any, forked: Callable[[Callable[[], object]], str]) -> None:
+    with Microphone() as microphone:
+        listen_for_a_block(microphone)
+        assert re.search(r"SourceError: microphone.*load it after the fork", forked(lambda: microphone.read(5.0)))
+        with microphone._lock:  # as another thread holds it
+            assert forked(microphone.close) == "None"
+        listen_for_a_block(microphone)
 
 
 def test_devices_and_their_choice(virtual_microphone: Any) -> None:
