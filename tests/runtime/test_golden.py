@@ -370,7 +370,7 @@ def damaged(**changed: NDArray[Any] | None) -> bytes:
         ({"input_audio": None}, "no input audio of 46 x 40 for 8 vectors"),
         ({"input_audio": ROWS[:7]}, "no input audio of 46 x 40 for 8 vectors"),
         ({"input_audio": ROWS.astype(np.float64)}, "no input audio of 46 x 40 for 8 vectors"),
-        ({"input_audio": np.where(ROWS > 2, np.float32(np.inf), ROWS)}, "no input audio of 46 x 40 for 8 vectors"),
+        ({"input_audio": np.where(ROWS > 2, np.float32(np.inf), ROWS)}, "input audio holds NaN or infinity"),
         ({"input_audio_length": None}, "no input audio_length of (8,) int32, 0 to 46"),
         ({"input_audio_length": LENGTHS[:7]}, "no input audio_length of (8,) int32, 0 to 46"),
         ({"input_audio_length": LENGTHS + np.int32(1)}, "no input audio_length of (8,) int32, 0 to 46"),
