@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from edgeser.runtime.errors import BundleError
 
@@ -29,6 +29,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _DAMAGED = "the graph is damaged, or is none of ONNX: export it again"
 _FIXED = {_FIXED64: 8, _FIXED32: 4}
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a TensorProto
+_OUTSIDE = (_EXTERNAL_DATA, _DATA_LOCATION)
 _GRAPH = 7  # of a ModelProto
 _NODE, _INITIALIZER = 1, 5  # of a GraphProto
 _INPUT, _OUTPUT, _OP_TYPE, _ATTRIBUTE = 1, 2, 4, 5  # of a NodeProto
@@ -48,15 +49,15 @@ def check_graph(graph: bytes) -> None:
     Raises:
         BundleError: It keeps some outside, or is no ONNX graph.
     """
-    todo = [("ModelProto", memoryview(graph))]
+    todo = [("ModelProto", 0, len(graph))]
     while todo:
-        kind, message = todo.pop()
+        kind, *span = todo.pop()
         inner = MESSAGES[kind]
-        is_tensor = kind == "TensorProto"
-        for number, wire, start, end in _fields(message):
+        wanted = _OUTSIDE if kind == "TensorProto" else inner
+        for number, wire, start, end in _fields(graph, *span, wanted):
             if wire == _BYTES and number in inner:
-                todo.append((inner[number], message[start:end]))
-            elif is_tensor and (number == _EXTERNAL_DATA or (number == _DATA_LOCATION and start)):
+                todo.append((inner[number], start, end))
+            elif wanted is _OUTSIDE and (number == _EXTERNAL_DATA or start):
                 raise BundleError(
                     "the graph keeps tensors in other files, which a bundle has not: export it with its data inside"
                 )
@@ -76,12 +77,13 @@ def embedding_rows(graph: bytes, name: str) -> int | None:
         BundleError: It is no ONNX graph.
     """
     ids, tables, rows = {name}, dict[str, int](), list[int]()
-    graphs = [message for number, message in _messages(memoryview(graph)) if number == _GRAPH]
-    parts = [part for message in graphs for part in _messages(message)]
-    for tensor in (message for number, message in parts if number == _INITIALIZER):
-        tables.update(dict.fromkeys(_texts(_messages(tensor), _TENSOR_NAME)[-1:], _first_size(tensor)))
-    for node in (message for number, message in parts if number == _NODE):
-        kind, inputs, outputs, axis = _node(node)
+    graphs = [(start, end) for _, _, start, end in _fields(graph, 0, len(graph), (_GRAPH,))]
+    parts = [part for span in graphs for part in _fields(graph, *span, (_INITIALIZER, _NODE))]
+    for _, _, start, end in (part for part in parts if part[0] == _INITIALIZER):
+        names = _texts(graph, _fields(graph, start, end, (_TENSOR_NAME,)))
+        tables.update(dict.fromkeys(names[-1:], _first_size(graph, start, end)))
+    for _, _, start, end in (part for part in parts if part[0] == _NODE):
+        kind, inputs, outputs, axis = _node(graph, start, end)
         if kind == "Gather" and len(inputs) == 2 and inputs[0] in tables and inputs[1] in ids and not axis:
             rows.append(tables[inputs[0]])
         elif kind in _PASSED_ON and inputs and inputs[0] in ids:
@@ -91,56 +93,51 @@ def embedding_rows(graph: bytes, name: str) -> int | None:
     return min(rows, default=None)
 
 
-def _messages(message: memoryview) -> list[tuple[int, memoryview]]:
-    """Return the messages and texts inside a message, with their numbers."""
-    return [(number, message[start:end]) for number, wire, start, end in _fields(message) if wire == _BYTES]
-
-
-def _node(node: memoryview) -> tuple[str, list[str], list[str], int]:
+def _node(graph: bytes, start: int, end: int) -> tuple[str, list[str], list[str], int]:
     """Return an operator's kind, inputs and outputs, and of a `Gather` the axis; no more than the kind of others."""
-    parts = _messages(node)
-    kind = "".join(_texts(parts, _OP_TYPE)[-1:])
+    kind = "".join(_texts(graph, _fields(graph, start, end, (_OP_TYPE,)))[-1:])
     if kind != "Gather" and kind not in _PASSED_ON:
         return kind, [], [], 0
-    attributes = [message for number, message in parts if kind == "Gather" and number == _ATTRIBUTE]
-    numbers = [start for attribute in attributes for n, _, start, _ in _fields(attribute) if n == _INTEGER]
-    return kind, _texts(parts, _INPUT), _texts(parts, _OUTPUT), max(numbers, default=0)
+    inputs, outputs = (_texts(graph, _fields(graph, start, end, (number,))) for number in (_INPUT, _OUTPUT))
+    attributes = _fields(graph, start, end, (_ATTRIBUTE,)) if kind == "Gather" else []
+    numbers = [number[2] for _, _, *span in attributes for number in _fields(graph, *span, (_INTEGER,))]
+    return kind, inputs, outputs, max(numbers, default=0)
 
 
-def _texts(parts: list[tuple[int, memoryview]], number: int) -> list[str]:
-    return [str(raw, "utf-8", "replace") for n, raw in parts if n == number]
+def _texts(graph: bytes, fields: list[Field]) -> list[str]:
+    return [graph[start:end].decode("utf-8", "replace") for _, wire, start, end in fields if wire == _BYTES]
 
 
-def _first_size(tensor: memoryview) -> int:
+def _first_size(graph: bytes, start: int, end: int) -> int:
     """Return a tensor's first size; sizes come one in a field, or several."""
-    for number, wire, start, end in _fields(tensor):
-        if number == _DIMS and (wire == _VARINT or start < end):
-            return start if wire == _VARINT else _varint(tensor, start)[0]
+    for _, wire, at, last in _fields(graph, start, end, (_DIMS,)):
+        if wire == _VARINT or at < last:
+            return at if wire == _VARINT else _varint(graph, at)[0]
     return 0
 
 
-def _fields(message: memoryview) -> list[Field]:
-    """Return a message's fields; a list, which is quicker than a generator where they are few."""
-    found, at, end = [], 0, len(message)
+def _fields(graph: bytes, at: int, end: int, wanted: Container[int]) -> list[Field]:
+    """Return the wanted fields of the message from `at` to `end`."""
+    found: list[Field] = []
     try:
         while at < end:
-            tag = message[at]
+            tag = graph[at]
             at += 1
             if tag > 127:
-                tag, at = _varint(message, at - 1)
+                tag, at = _varint(graph, at - 1)
             wire = tag & 7
             if wire == _BYTES:
-                size = message[at]
+                start = graph[at]
                 at += 1
-                if size > 127:
-                    size, at = _varint(message, at - 1)
-                found.append((tag >> 3, wire, at, at + size))
-                at += size
+                if start > 127:
+                    start, at = _varint(graph, at - 1)
+                start, at = at, at + start
             elif wire == _VARINT:
-                value, at = _varint(message, at)
-                found.append((tag >> 3, wire, value, at))
+                start, at = _varint(graph, at)
             else:
-                at += _FIXED[wire]
+                start, at = at, at + _FIXED[wire]
+            if tag >> 3 in wanted:
+                found.append((tag >> 3, wire, start, at))
     except (IndexError, KeyError) as error:
         raise BundleError(_DAMAGED) from error
     if at != end:
@@ -148,15 +145,15 @@ def _fields(message: memoryview) -> list[Field]:
     return found
 
 
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
+def _varint(graph: bytes, at: int) -> tuple[int, int]:
     """Read a number of up to ten bytes, seven bits in each; return it, and where it ends."""
     value = shift = 0
     while True:
-        byte = message[at]
+        byte = graph[at]
         value |= (byte & 127) << shift
         at += 1
         shift += 7
         if byte < 128:
             return value, at
-        if shift == 70 or at == len(message):
+        if shift == 70 or at == len(graph):
             raise BundleError(_DAMAGED)
