@@ -51,10 +51,10 @@ def check_graph(graph: bytes) -> None:
     """
     todo = [("ModelProto", 0, len(graph))]
     while todo:
-        kind, *span = todo.pop()
+        kind, first, last = todo.pop()
         inner = MESSAGES[kind]
         wanted = _OUTSIDE if kind == "TensorProto" else inner
-        for number, wire, start, end in _fields(graph, *span, wanted):
+        for number, wire, start, end in _fields(graph, first, last, wanted):
             if wire == _BYTES and number in inner:
                 todo.append((inner[number], start, end))
             elif wanted is _OUTSIDE and (number == _EXTERNAL_DATA or start):
@@ -100,7 +100,7 @@ def _node(graph: bytes, start: int, end: int) -> tuple[str, list[str], list[str]
         return kind, [], [], 0
     inputs, outputs = (_texts(graph, _fields(graph, start, end, (number,))) for number in (_INPUT, _OUTPUT))
     attributes = _fields(graph, start, end, (_ATTRIBUTE,)) if kind == "Gather" else []
-    numbers = [number[2] for _, _, *span in attributes for number in _fields(graph, *span, (_INTEGER,))]
+    numbers = [number[2] for _, _, first, last in attributes for number in _fields(graph, first, last, (_INTEGER,))]
     return kind, inputs, outputs, max(numbers, default=0)
 
 
