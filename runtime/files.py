@@ -160,7 +160,8 @@ def write_together(folder: Path, files: Mapping[str, bytes]) -> None:
     """
     check_folder(folder)
     parts = {part_of(folder / name): folder / name for name in files}
-    last = folder / next(reversed(files))
+    *_, name = files
+    last = folder / name
     with writing(last), making(folder):
         try:
             for part, content in zip(parts, files.values(), strict=True):

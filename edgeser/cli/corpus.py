@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 
 from edgeser.cli.options import add_json_option, print_json
 from edgeser.corpora import READERS, Utterance, read_corpus, recognise_corpus
+from edgeser.corpora.checking import extent_problem
 from edgeser.runtime.decoding import measure_audio
 from edgeser.runtime.errors import InputError, MissingDependencyError
 
@@ -100,6 +101,8 @@ def measure_durations(utterances: Sequence[Utterance]) -> Durations:
     truncated: dict[str, float] = {}
     for audio, start_s, end_s in dict.fromkeys(u.recording for u in utterances):
         try:
+            if problem := extent_problem(start_s, end_s):
+                raise InputError(problem)
             whole_s, cut = measured(audio)
             if start_s >= whole_s:
                 raise InputError(f"lasts {whole_s:.2f} s, an utterance starts at {start_s:.2f} s")

@@ -92,13 +92,20 @@ def usable_utterances(
     return [utterance for utterance in utterances if utterance.id not in unusable]
 
 
-def _length_s(utterance: Utterance, whole_s: float | str, shortest_s: float) -> float | str:
-    """Return how long an utterance is, or why it cannot be used."""
-    start_s, end_s = utterance.start_s, utterance.end_s
+def extent_problem(start_s: float, end_s: float | None) -> str:
+    """Return what is wrong with an utterance's times; empty where nothing is."""
     if not math.isfinite(start_s) or start_s < 0.0:
         return f"start_s is {start_s}, expected 0 or more"
     if end_s is not None and not start_s < end_s < math.inf:
         return f"end_s is {end_s}, expected more than start_s, {start_s}"
+    return ""
+
+
+def _length_s(utterance: Utterance, whole_s: float | str, shortest_s: float) -> float | str:
+    """Return how long an utterance is, or why it cannot be used."""
+    start_s, end_s = utterance.start_s, utterance.end_s
+    if problem := extent_problem(start_s, end_s):
+        return problem
     if isinstance(whole_s, str):
         return f"{utterance.audio}: {whole_s}"
     if max(start_s, (end_s or 0.0) - _ROUNDING_S) >= whole_s:

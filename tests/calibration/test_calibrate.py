@@ -203,7 +203,9 @@ def test_wrong_input_gets_one_line_and_writes_nothing(
     assert "--exclude-sessions: got 9, the corpus has 1, 2" in wrong(
         capsys, small.path, "--corpus", corpus, *to, "--exclude-sessions", 9
     )
-    assert "does not exist: create it first" in wrong(capsys, small.path, "--corpus", corpus, "-o", tmp_path / "a/b")
+    assert "its folder does not exist: create" in wrong(
+        capsys, small.path, "--corpus", corpus, "-o", tmp_path / "a/b.edgeser"
+    )
     assert "is the bundle to calibrate" in wrong(capsys, small.path, "--corpus", corpus, "-o", small.path)
     assert "--max-drop: got 2.0" in wrong(capsys, small.path, "--corpus", corpus, *to, "--max-drop", 2)
     other = tmp_path / "other.csv"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import math
 import re
@@ -12,10 +13,12 @@ import numpy as np
 import pytest
 import soundfile
 
+from edgeser.cli.main import main
 from edgeser.corpora import Utterance, read_corpus
 from edgeser.corpora.checking import FRAME_S, check_utterances, leave_out, usable_utterances
 from edgeser.runtime.audio import load_audio
 from edgeser.runtime.errors import InputError
+from edgeser.runtime.recognizer import default_bundle
 
 
 @pytest.mark.parametrize(
@@ -95,3 +98,21 @@ def test_it_reads_headers_alone(clip: Path, monkeypatch: pytest.MonkeyPatch) -> 
     many = [Utterance(str(i), clip, start_s=i / 1000) for i in range(2000)]
     assert len(check_utterances(many).lengths) == 2000
     assert not check_utterances([dataclasses.replace(many[0], end_s=FRAME_S)]).unusable
+
+
+def test_every_command_answers_a_manifest_with_such_times(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`corpus` names them, `score` gives each its row, `evaluate` refuses: two of three."""
+    rows = [f"a,nan,,{clip},sad", f"b,0,inf,{clip},sad", f"c,0,2,{clip},sad"]
+    (tmp_path / "m.csv").write_text("\n".join(["id,start_s,end_s,audio,emotion", *rows]))
+    corpus = f"manifest:{tmp_path / 'm.csv'}"
+    assert main(["corpus", corpus, "--json"]) == 0
+    durations = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["durations"]
+    assert (durations["recordings"], durations["mean_s"]) == (1, 2.0)
+    assert durations["unreadable"] == {str(clip): "start_s is nan, expected 0 or more"}
+    main(["score", "--corpus", corpus, "--asr", "none", "--engine", "onnxruntime"])
+    scored = [json.loads(line, parse_constant=pytest.fail) for line in capsys.readouterr().out.splitlines()]
+    assert ["error" in row for row in scored] == [True, True, False]
+    assert main(["evaluate", str(default_bundle()), "--corpus", corpus]) == 2
+    assert "2 of 3 utterances cannot be used" in capsys.readouterr().err
