@@ -103,8 +103,7 @@ def calibrate(bundle: Bundle, options: CalibrationOptions, bar: Bar = no_bar) ->
         InputError: The corpus or an option does not fit.
     """
     _check(bundle, options)
-    labelled = [u for u in read_corpus(options.corpus) if u.emotion in bundle.manifest.labels]
-    division = divide(usable_utterances(labelled, options.strict), bundle.manifest.labels, options.sampling)
+    division = divide(_utterances(bundle, options), bundle.manifest.labels, options.sampling)
     how = Observation(PRESETS[options.preset], options.method, options.smoothing, options.packing)
     passes = 2 if options.smoothing else 1
     with bar("watching activations", passes * len(division.calibration)) as progress:
@@ -146,6 +145,13 @@ def _check(bundle: Bundle, options: CalibrationOptions) -> None:
         raise InputError(f"--out: {options.out} is the bundle to calibrate: name another, it is needed again")
     check_bundle_place(options.out)
     check_room(options.out, sum(entry.bytes for entry in bundle.manifest.files.values()) // _SMALLEST)
+
+
+def _utterances(bundle: Bundle, options: CalibrationOptions) -> list[Utterance]:
+    """Return the corpus without those labelled utterances that cannot be used."""
+    everything, labels = read_corpus(options.corpus), bundle.manifest.labels
+    usable = {u.id for u in usable_utterances([u for u in everything if u.emotion in labels], options.strict)}
+    return [u for u in everything if u.id in usable or u.emotion not in labels]
 
 
 def _choose(

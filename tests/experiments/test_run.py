@@ -108,7 +108,7 @@ def _refused_when_the_file_has_changed(toml: Toml, corpus: str, out: Path) -> No
     with pytest.raises(InputError, match=r"row 'key-sparse': .*seed-1: holds a run with other recipe.epochs: choose"):
         plan(changed, corpus, out)
     other = toml('variant = "dense attention"', "set = { sparse = false, heads = 2 }")
-    with pytest.raises(InputError, match=r"row 'dense \| plain': .*seed-1 holds a run with other changes: choose"):
+    with pytest.raises(InputError, match=r"row 'dense \| plain': .*seed-1: holds a run with other changes: choose"):
         plan(other, corpus, out)
     made = plan(other, corpus, out, "key-sparse")  # the other row is not asked for: its results are not shown either
     assert not made.todo

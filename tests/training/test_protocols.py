@@ -318,7 +318,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> TrainOptions:
 
     seen: list[TrainOptions] = []
 
-    def catch(options: TrainOptions) -> object:
+    def catch(options: TrainOptions, strict: bool) -> object:
         seen.append(options)
         raise InputError("caught")
 
