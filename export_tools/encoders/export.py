@@ -26,6 +26,7 @@ from edgeser.export_tools.lowering import OPSET, assert_any_batch, finish, name_
 from edgeser.runtime.audio import SAMPLE_RATE
 from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import InputError, MissingDependencyError, ParityError
+from edgeser.runtime.files import check_folder
 from edgeser.runtime.frontends import Frontend, SpeechEncoder, TextEncoder, write_frontend
 from edgeser.runtime.frontends.onnx_encoder import GRAPH, POOLS, TOKENIZER
 
@@ -99,6 +100,7 @@ def export_encoder(options: EncoderOptions) -> tuple[Frontend, float]:
         InputError: The source is none of `SUPPORTED`, or an option does not fit it.
         ParityError: The graph does not compute the encoder.
     """
+    check_folder(options.out, "keep the frontend in")
     source = _place(options.source)
     loader, kind = _detect(source)
     length = options.length or (LENGTHS[kind] if options.pool is None else LINE_LENGTH)
