@@ -188,6 +188,7 @@ class TextEncoder(TextFrontend):
             self._tokenizer = Tokenizer.from_str(read(TOKENIZER).decode())
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True  # in spite of its name: `[SEP]` in a transcript is three tokens
         self._encoder = _Encoder(length, read, open_graph)
         self.dim = self._encoder.dim
         size = self._encoder.size
