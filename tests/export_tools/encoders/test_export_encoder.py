@@ -188,5 +188,7 @@ def test_the_place_to_write_to_is_a_file(written: Path, tmp_path: Path) -> None:
     from edgeser.runtime.frontends import write_frontend
 
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="file is a file, expected a folder to keep the frontend in"):
+    with pytest.raises(InputError, match="file is a file, expected a folder to write into"):
         write_frontend(tmp_path / "file", read_frontend(written))
+    with pytest.raises(InputError, match="file is a file, expected a folder to keep the frontend in"):
+        export_encoder(EncoderOptions("gone", tmp_path / "file"))  # before it looks for the model
