@@ -107,7 +107,8 @@ class LogMel(AudioFrontend):
 def _triangles(bins: int) -> NDArray[np.float64]:
     """Return what each of the `(lines, bins)` adds: triangles, evenly spaced and linear in mel, from 20 Hz to 8 kHz."""
     lines = _mel(np.arange(_FFT // 2) * SAMPLE_RATE / _FFT)[:, None]
-    edges = np.linspace(*_mel(np.array([_LOWEST_HZ, SAMPLE_RATE / 2])), bins + 2)
+    lowest, highest = _mel(np.array([_LOWEST_HZ, SAMPLE_RATE / 2]))
+    edges = np.linspace(lowest, highest, bins + 2)
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
     triangles: NDArray[np.float64] = np.minimum((lines - left) / (centre - left), (right - lines) / (right - centre))
     return np.maximum(triangles, 0.0)
