@@ -114,7 +114,8 @@ def _named(path: str | os.PathLike[str]) -> Iterator[None]:
 
 def _mono(path: str | os.PathLike[str], block: Samples) -> Samples:
     with _named(path):
-        return to_float(block).mean(axis=1, dtype=np.float32)
+        mono: Samples = to_float(block).mean(axis=1, dtype=np.float32)
+        return mono
 
 
 def _blocks(file: AudioFile, count: int | None) -> Iterator[Samples]:

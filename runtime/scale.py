@@ -52,8 +52,9 @@ def check_scale(samples: NDArray[np.generic]) -> None:
         InputError: int32 within 24 bits, or uint8 that is spread like the bytes of wider samples.
     """
     if samples.dtype == np.int32:
-        peak = int(np.abs(samples.astype(np.int64)).max(initial=0))
-        if 0 < peak <= _INT24 and (samples & 0xFF).any():
+        values = samples.astype(np.int64)
+        peak = int(np.abs(values).max(initial=0))
+        if 0 < peak <= _INT24 and (values & 0xFF).any():
             width, shift = (16, 16) if peak <= 1 << 16 else (24, 8)
             raise InputError(
                 f"audio: got int32 up to {peak:,}, expected full scale 2,147,483,648: shift {width}-bit values left by "
@@ -69,7 +70,8 @@ def check_bytes(samples: NDArray[np.generic]) -> None:
         InputError: It is.
     """
     if samples.dtype == np.uint8 and samples.size >= _BYTES:
-        far = (samples < 64) | (samples >= 192)  # beyond half of the full scale, in 8 bits around 128
+        values = samples.astype(np.uint8, copy=False)
+        far = (values < 64) | (values >= 192)  # beyond half of the full scale, in 8 bits around 128
         shares = [float(far[i::width].mean()) for width in (2, 3) for i in range(width)]
         if max(shares) > _FAR_SHARE or abs(shares[0] - shares[1]) > _FAR_DIFFERENCE:
             raise InputError(

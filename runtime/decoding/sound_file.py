@@ -47,8 +47,8 @@ class SoundFile(AudioFile):
         try:
             self._found = survey(self._file, os.fstat(self._file.fileno()).st_size)
             self._patched = PatchedFile(self._file, self._found.patches)
-            self._open(path)
-            super().__init__(path, int(self._sound.samplerate), int(self._sound.channels))
+            sound = self._open(path)
+            super().__init__(path, int(sound.samplerate), int(sound.channels))
         except BaseException:
             self.close()
             raise
@@ -81,7 +81,7 @@ class SoundFile(AudioFile):
             self.skip(int(self._sound.frames))
         return super().length_s()
 
-    def _open(self, path: Path) -> None:
+    def _open(self, path: Path) -> Any:
         source: PatchedFile | int = self._patched
         if self._found.patches:
             self._file.seek(0)
@@ -89,6 +89,7 @@ class SoundFile(AudioFile):
             source = self._file.fileno()
             os.lseek(source, 0, os.SEEK_SET)
         self._sound = self._native(lambda: _opened(path, source))
+        return self._sound
 
     def _native(self, call: Callable[[], T]) -> T:
         return interruptibly(call, self._give_up) if self._found.patches else call()

@@ -95,9 +95,9 @@ def _decoded(container: Any, track: Any) -> Iterator[Block]:
     resampler = av.AudioResampler(format="fltp")  # another type, the same rate and channels
     for coded in container.decode(track):
         for frame in resampler.resample(coded):
-            yield frame.to_ndarray().T
+            yield np.asarray(frame.to_ndarray().T, np.float32)
     for frame in resampler.resample(None):
-        yield frame.to_ndarray().T
+        yield np.asarray(frame.to_ndarray().T, np.float32)
 
 
 def _failures(path: Path) -> tuple[type[Exception], ...]:
