@@ -14,10 +14,12 @@ from edgeser.runtime.errors import AsrError, EngineError, InputError
 _MB = 1_000_000
 _WANT = re.compile(
     r"bad_alloc|can't alloc|cannot allocate memory|failed to map segment|resource temporarily unavailable"
-    r"|cannot load library|unable to allocate|out of memory",
+    r"|cannot load library|unable to allocate|failed to allocate|out of memory",
     re.IGNORECASE,
 )
 """What libraries say when they get no memory: ONNX Runtime, OpenVINO, the loader of libraries, soundfile, NumPy."""
+_WITHOUT_WORDS = ("SystemError", "PanicException")
+"""What extension modules end in when they get none and do not look: those in C, and those in Rust."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def memory_errors() -> Iterator[None]:
         yield
     except (InputError, AsrError):
         raise
-    except Exception as error:  # safetensors, ONNX Runtime and OpenVINO have their own classes
+    except BaseException as error:  # libraries have classes of their own; Rust's is no Exception
         if not is_for_want_of_memory(error):
             raise
         raise EngineError(
@@ -100,8 +102,7 @@ def is_for_want_of_memory(error: BaseException) -> bool:
     """Whether an error says that there was no memory; libraries that cannot be loaded count where memory is short."""
     if isinstance(error, MemoryError):
         return True
-    said = _WANT.search(str(error))
-    if said is None:
+    if type(error).__name__ not in _WITHOUT_WORDS and not _WANT.search(str(error)):
         return False
     return any(left is not None and left < NEEDS["openvino"].address for left in room())
 

@@ -28,6 +28,8 @@ def open_audio(path: str | os.PathLike[str]) -> AudioFile:
     try:
         return VideoFile(file) if is_video(file) else SoundFile(file)
     except OSError as error:
+        if error.errno is None:
+            raise  # a library that cannot be loaded: no fault of the file
         raise InputError(f"{file}: cannot be opened ({error.strerror or error})") from error
 
 
