@@ -84,11 +84,21 @@ def load_recording(path: str | os.PathLike[str], start_s: float = 0.0, end_s: fl
             check_rate(file.rate)
         lead, count = _extent(first, last, file.rate)
         file.skip(lead * file.rate // SAMPLE_RATE)
-        mono = np.concatenate([np.zeros(0, np.float32), *(_mono(path, block) for block in _blocks(file, count))])
+        mono = _joined([_mono(path, block) for block in _blocks(file, count)])
         with _named(path):
             samples = resample(mono, file.rate, SAMPLE_RATE) if mono.size else mono
         part = samples[first - lead : None if last is None else last - lead]
         return Recorded(part, file.truncated and (last is None or part.shape[0] < last - first))
+
+
+def _joined(pieces: list[Samples]) -> Samples:
+    """Join pieces one by one: hours of audio take seconds, and a signal waits for no more than a piece."""
+    joined = np.empty(sum(piece.size for piece in pieces), np.float32)
+    end = 0
+    for piece in pieces:
+        joined[end : end + piece.size] = piece
+        end += piece.size
+    return joined
 
 
 def _extent(first: int, last: int | None, rate: int) -> tuple[int, int | None]:
