@@ -17,6 +17,7 @@ import contextlib
 import csv
 import faulthandler
 import io
+import itertools
 import json
 import logging
 import sys
@@ -87,11 +88,15 @@ def replay(cases: Sequence[Case], folder: Path) -> Mapping[str, Mapping[Case, En
     """Give every file to every command."""
     warnings = Warnings()
     with Runtime.load(engine="onnxruntime", asr="none") as runtime:
-        features = RecordingFeatures(LogMel(), folder / "features")
+        kept = itertools.count()  # a folder for each: what is kept of an equal file is not read again, nor marked
+
+        def features() -> RecordingFeatures:
+            return RecordingFeatures(LogMel(), folder / f"features-{next(kept)}")
+
         one_by_one: Mapping[str, Callable[[Path], End]] = {
             "recognize": lambda file: recognized(runtime, file),
             "listen": lambda file: heard(runtime, file),
-            "train": lambda file: extracted(features, file),
+            "train": lambda file: extracted(features(), file),
         }
         ends = {name: dict(each(cases, call, warnings)) for name, call in one_by_one.items()}
     ends["score"] = scored(cases, folder)
@@ -203,7 +208,7 @@ def judge(case: Case, end: End, whole: End) -> str:
     """Name the end that a file had, beside the one of the whole file."""
     if end.refused:
         return "refused" if "\n" not in end.refused else "WRONG"
-    if end.length_s <= 0 or (case.damage == "whole" and end.marked):
+    if end.length_s <= 0:
         return "WRONG"
     if end.marked:
         return "marked"
@@ -234,6 +239,8 @@ def report(cases: Sequence[Case], ends: Mapping[str, Mapping[Case, End]]) -> int
     print("\n".join(["", *wrong, f"{len(wrong)} ends are none of these"]))
     refused = sorted(name for name, case in originals.items() if ends["recognize"][case].refused)
     print(f"not taken, whole: {', '.join(refused)}")
+    marked = sorted(name for name, case in originals.items() if ends["recognize"][case].marked)
+    print(f"marked, whole: {', '.join(marked)}")
     return len(wrong)
 
 

@@ -1,4 +1,4 @@
-"""MP3 files: the frames that are there against those that the first of them states."""
+"""MP3 and MP2 files: the frames that are there against those that the first of them states."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from typing import BinaryIO
 from edgeser.runtime.decoding.survey import Survey, bytes_at, id3_size
 
 _RATES = (44_100, 48_000, 32_000)
-_BITRATES = {  # kbit/s of layer III, by version 1 or 2
-    1: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+_II, _III = 2, 1  # layers, as a header writes them
+_BITRATES = {  # kbit/s, by layer and version 1 or 2
+    (_III, 1): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (_III, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (_II, 1): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (_II, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 
 
 def is_frame(head: bytes) -> bool:
-    """Say whether an MPEG layer III frame begins with these 4 bytes."""
+    """Say whether an MPEG frame of layer II or III begins with these 4 bytes."""
     return _frame(head) is not None
 
 
@@ -51,15 +54,16 @@ def _walk(file: BinaryIO, at: int, size: int) -> tuple[int, bool]:
 
 def _frame(head: bytes) -> int | None:
     """Return the length in bytes of the frame that begins with this header; `None` where none does."""
-    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:  # sync, layer III
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:  # sync
         return None
+    layer = head[1] >> 1 & 3
     version = head[1] >> 3 & 3  # 3 is MPEG 1, 2 is MPEG 2, 0 is MPEG 2.5
     bitrate, rate = head[2] >> 4, head[2] >> 2 & 3
-    if version == 1 or bitrate in (0, 15) or rate == 3:
+    if layer not in (_II, _III) or version == 1 or bitrate in (0, 15) or rate == 3:
         return None
     hz = _RATES[rate] >> {3: 0, 2: 1, 0: 2}[version]
-    kbps = _BITRATES[1 if version == 3 else 2][bitrate]
-    return (144 if version == 3 else 72) * kbps * 1000 // hz + (head[2] >> 1 & 1)
+    kbps = _BITRATES[layer, 1 if version == 3 else 2][bitrate]
+    return (144 if version == 3 or layer == _II else 72) * kbps * 1000 // hz + (head[2] >> 1 & 1)
 
 
 def _stated(first: bytes) -> tuple[int, int | None]:

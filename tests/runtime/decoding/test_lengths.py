@@ -14,7 +14,7 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeser.runtime.audio import SAMPLE_RATE, Samples, load_audio, load_recording
+from edgeser.runtime.audio import SAMPLE_RATE, Samples, load_audio, load_recording, resample
 from edgeser.runtime.decoding import measure_audio
 from edgeser.runtime.errors import InputError
 
@@ -130,6 +130,25 @@ def test_an_mp3_with_another_count(write: Write, tmp_path: Path, speech: Samples
     count = min(recorded.samples.shape[0], whole.shape[0])
     np.testing.assert_allclose(recorded.samples[:count], whole[:count], rtol=0, atol=1e-6)
     assert recorded.truncated == (share > 1)
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+@pytest.mark.parametrize("left", [0.3, 0.6, 0.99, 1.0])
+def test_layer_ii_that_is_cut(tmp_path: Path, speech: Samples, rate: int, left: float) -> None:
+    av = pytest.importorskip("av", reason="PyAV is not installed: pip install 'edgeser[video]'")
+    file = tmp_path / "a.mp2"
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("mp2", rate=rate, layout="mono")
+        pcm = np.round(resample(speech, SAMPLE_RATE, rate) * 32767).clip(-32768, 32767).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
+        frame.sample_rate = rate
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    raw = file.read_bytes()
+    file.write_bytes(raw[: int(len(raw) * left)])
+    recorded = load_recording(file)
+    assert recorded.truncated == (left < 1)
+    assert recorded.samples.shape[0] == pytest.approx(left * speech.shape[0], abs=3 * BLOCK)
 
 
 def test_joined_mp3_files_are_heard_to_the_end(write: Write, tmp_path: Path, speech: Samples) -> None:
