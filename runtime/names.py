@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import unicodedata
 from typing import Any
 
@@ -20,16 +21,40 @@ def escaped(text: str) -> str:
     return text if text.isprintable() else "".join(c if is_shown(c) else repr(c)[1:-1] for c in text)
 
 
+def escaped_lines(text: str) -> str:
+    """Return lines of text, each `escaped`; tabs stay."""
+    return "\n".join("\t".join(map(escaped, line.split("\t"))) for line in text.split("\n"))
+
+
 def json_line(value: Any) -> str:
     """Return a value as JSON in one line, with all that may not be shown escaped as `\\u001b`, which means the same.
 
     Raises:
         ValueError: A number is not finite, for which JSON has no word.
     """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    if text.isprintable():
-        return text
-    return "".join(c if is_shown(c) else json.dumps(c)[1:-1] for c in text)
+    return _json_escaped(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def json_lines(value: Any) -> str:
+    """Return a value as JSON to be read by people too, indented; see `json_line`."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
+    return "\n".join(map(_json_escaped, text.split("\n")))
+
+
+def start_logging(level: int = logging.INFO) -> None:
+    """Have this process's log written to standard error, messages alone, with nothing in them that may not be shown."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_LineFormatter("%(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+
+
+class _LineFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return escaped_lines(super().format(record))
+
+
+def _json_escaped(text: str) -> str:
+    return text if text.isprintable() else "".join(c if is_shown(c) else json.dumps(c)[1:-1] for c in text)
 
 
 def name_problem(name: str, most: int) -> str | None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeser.cli.options import add_asr_options, add_json_option, load_runtime, positive, print_json
+from edgeser.cli.options import add_asr_options, add_json_option, load_runtime, positive, print_json, show
 from edgeser.runtime.audio import SAMPLE_RATE
 from edgeser.runtime.engines import ENGINES
 from edgeser.runtime.golden import GoldenVectors
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(report: dict[str, Any], model: dict[str, Latency], whole: Latency) -> None:
-    print(f"{report['bundle']} on {report['device']}, threads: {report['threads']}")
+    show(f"{report['bundle']} on {report['device']}, threads: {report['threads']}")
     for name, latency in model.items():
         print(f"  model alone, {name:<14} p50 {latency.p50_ms:8.2f} ms   p95 {latency.p95_ms:8.2f} ms")
     if "eager_over_engine_p50" in report:

@@ -18,7 +18,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from edgeser.cli.options import add_json_option, positive, print_json
+from edgeser.cli.options import add_json_option, positive, print_json, show
 from edgeser.export_tools.building.build import BuildOptions, build
 from edgeser.export_tools.building.isolated import Limits
 from edgeser.export_tools.building.library import LIBRARIES
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         limits=Limits(args.timeout_s, args.memory_mb),
     )
     report = build(Bundle.open(args.bundle or default_bundle()), options, log.info)
-    print_json(report.as_dict()) if args.json else print(report.text())
+    print_json(report.as_dict()) if args.json else show(report.text())
     if report.failure:
         raise EngineError(f"{args.target}: nothing was written: {report.failure}")
     return 0

@@ -28,7 +28,15 @@ from edgeser.calibration.placement import PRESETS
 from edgeser.calibration.ranges import METHODS, Method
 from edgeser.calibration.report import CalibrationReport
 from edgeser.calibration.sampling import Sampling
-from edgeser.cli.options import add_json_option, add_strict_option, comma_separated, positive, print_json, read_ids
+from edgeser.cli.options import (
+    add_json_option,
+    add_strict_option,
+    comma_separated,
+    positive,
+    print_json,
+    read_ids,
+    show,
+)
 from edgeser.corpora import make_folds, read_corpus
 from edgeser.corpora.splits import SESSIONS, SPEAKERS
 from edgeser.runtime.bundle import Bundle
@@ -101,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
         strict=args.strict,
     )
     written, report = calibrate(bundle, options, _bar)
-    print_json(report.as_dict()) if args.json else print(report.text())
+    print_json(report.as_dict()) if args.json else show(report.text())
     if args.figures is not None:
         _draw(args, report)
     log.info("wrote %s", written.path)

@@ -18,7 +18,7 @@ import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from edgeser.cli.options import add_json_option, print_json
+from edgeser.cli.options import add_json_option, print_json, show
 from edgeser.corpora import READERS, Utterance, read_corpus, recognise_corpus
 from edgeser.corpora.checking import extent_problem
 from edgeser.runtime.decoding import measure_audio
@@ -72,8 +72,8 @@ def run(args: argparse.Namespace) -> int:
         report = {"corpus": spec, "utterances": len(utterances), "emotions": everything}
         print_json({**report, **groups, "durations": dataclasses.asdict(durations)})
         return 0
-    print(f"{spec}   {len(utterances):,} utterances\n")
-    print(_counts_text(groups, everything, durations))
+    show(f"{spec}   {len(utterances):,} utterances\n")
+    show(_counts_text(groups, everything, durations))
     return 0
 
 

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 import edgeser
-from edgeser.cli.options import add_runtime_options, load_runtime
+from edgeser.cli.options import add_runtime_options, load_runtime, show
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.labels import NO_SPEECH
 from edgeser.runtime.results import Result
@@ -29,13 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    recordings = find_recordings(args.paths or [_example_clips()])
+    recordings = find_recordings(args.paths or _example_clips())
     with load_runtime(args) as runtime:
         manifest = runtime.bundle.manifest
-        print(f"{manifest.name} {manifest.version}, {runtime.engine.name}, words by {runtime.asr.name}")
+        show(f"{manifest.name} {manifest.version}, {runtime.engine.name}, words by {runtime.asr.name}")
         for recording in recordings:
-            print(f"\n{recording.path.name}")
-            print(describe(runtime.recognize(recording.path)))
+            show(f"\n{recording.path.name}")
+            show(describe(runtime.recognize(recording.path)))
     return 0
 
 
@@ -59,8 +59,8 @@ def describe(result: Result) -> str:
     return "\n".join(lines)
 
 
-def _example_clips() -> Path:
-    clips = Path(edgeser.__file__).parents[1] / "examples" / "clips"
-    if not clips.is_dir():
+def _example_clips() -> list[Path]:
+    clips = sorted((Path(edgeser.__file__).parents[1] / "examples" / "clips").glob("*.flac"))
+    if not clips:
         raise InputError("demo: the example clips are not here (they come with the source): name an audio file")
     return clips

@@ -26,7 +26,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from edgeser import __version__
-from edgeser.cli.options import add_json_option, add_strict_option, metrics_text, positive, print_json
+from edgeser.cli.options import add_json_option, add_strict_option, metrics_text, positive, print_json, show
 from edgeser.corpora import Utterance, read_corpus
 from edgeser.corpora.checking import usable_utterances
 from edgeser.corpora.splits import SESSIONS
@@ -209,9 +209,9 @@ def _run_on_run(args: argparse.Namespace) -> int:
         measured = {"faithfulness": [asdict(one) for one in found]} if found else {}
         print_json({**result.as_dict(), **measured})
     else:
-        print(report_run(args.what))
+        show(report_run(args.what))
         for one in found:
-            print(faithfulness_text(one))
+            show(faithfulness_text(one))
     if args.figures:
         report = Report(
             f"Evaluation of {args.what}",
@@ -230,7 +230,7 @@ def _run_on_bundle(args: argparse.Namespace) -> int:
     if args.json:
         print_json(result.metrics.as_dict())
     else:
-        print(metrics_text(result.metrics))
+        show(metrics_text(result.metrics))
     if args.figures:
         report = Report(
             f"Evaluation of {args.what}",

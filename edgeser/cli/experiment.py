@@ -18,7 +18,7 @@ import logging
 import shlex
 from pathlib import Path
 
-from edgeser.cli.options import add_json_option, add_strict_option, comma_separated, positive, print_json
+from edgeser.cli.options import add_json_option, add_strict_option, comma_separated, positive, print_json, show
 from edgeser.corpora import recognise_corpus
 from edgeser.experiments.plan import Plan, make_plan
 from edgeser.experiments.reading import read_experiment
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({**plain(outcome.table), "failures": list(outcome.failures)})
     else:
-        print((args.out / TABLE).read_text(encoding="utf-8"))
+        show((args.out / TABLE).read_text(encoding="utf-8"))
     log.info("wrote %s, %s and %s in %s", TABLE, VALUES, FIGURE, args.out)
     return 1 if outcome.failures else 0
 

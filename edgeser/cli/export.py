@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgeser.cli.options import positive
+from edgeser.cli.options import positive, show
 from edgeser.export_tools.export import ExportOptions, export
 from edgeser.runtime.errors import InputError
 from edgeser.training.evaluation import cross_validation, temperature
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
             f"{report.graph:<9} max |logit difference| {report.max_logit_difference:.1e}, "
             f"labels agree on {report.label_agreement:.0%} of {report.utterances} utterances"
         )
-    print(f"wrote {bundle.path}")
+    show(f"wrote {bundle.path}")
     return 0
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgeser.cli.options import positive
+from edgeser.cli.options import positive, show
 from edgeser.export_tools.encoders.export import EncoderOptions, export_encoder
 from edgeser.export_tools.encoders.storage import FORMS
 from edgeser.runtime.frontends.onnx_encoder import POOLS
@@ -61,5 +61,5 @@ def run(args: argparse.Namespace) -> int:
         f"{options['name']} ({options['architecture']}), layer {options['layer']}: {frontend.length} x {frontend.dim}"
     )
     print(f"rows within {difference:.1e} standard deviations of PyTorch's")
-    print(f"wrote {args.out}")
+    show(f"wrote {args.out}")
     return 0

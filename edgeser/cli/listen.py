@@ -11,10 +11,10 @@ examples:
 from __future__ import annotations
 
 import argparse
-import json
 
-from edgeser.cli.options import add_json_option, add_runtime_options, load_runtime
+from edgeser.cli.options import add_json_option, add_runtime_options, load_runtime, show
 from edgeser.cli.sources import add_stream_options, open_source, report_losses, stream_options
+from edgeser.runtime.names import json_line
 from edgeser.runtime.streams import Event, MetricsServer, Words, event_row
 
 
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         stream.capture(source)
         try:
             for event in stream:
-                print(json.dumps(event_row(event), ensure_ascii=False) if args.json else describe(event), flush=True)
+                show(json_line(event_row(event)) if args.json else describe(event))
         finally:
             if server is not None:
                 server.close()

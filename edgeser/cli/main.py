@@ -11,6 +11,7 @@ from typing import Any
 
 from edgeser.cli.failures import drop_stdout, failure, flush_stdout, show_everything
 from edgeser.runtime.caches import ensure_home
+from edgeser.runtime.names import start_logging
 
 COMMANDS = {
     "demo": "run the default bundle over the example clips",
@@ -68,7 +69,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _run(command: str, arguments: Sequence[str]) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    start_logging()
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells of its font cache
     ensure_home()
     module = importlib.import_module(f"edgeser.cli.{command.replace('-', '_')}")

@@ -12,6 +12,7 @@ from edgeser.runtime.asr import RECOGNISERS, check_name
 from edgeser.runtime.engines import ENGINES
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.metrics import Metrics
+from edgeser.runtime.names import escaped_lines, json_lines
 from edgeser.runtime.recognizer import Runtime
 
 
@@ -81,7 +82,12 @@ def add_strict_option(parser: argparse.ArgumentParser) -> None:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(json_lines(value))
+
+
+def show(text: str) -> None:
+    """Print lines, whose names may come from data, at once: what could steer a terminal is shown escaped."""
+    print(escaped_lines(text), flush=True)
 
 
 def positive(text: str) -> int:

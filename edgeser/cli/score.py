@@ -33,6 +33,7 @@ from tqdm import tqdm
 from edgeser.cli.options import add_runtime_options, metrics_text, positive
 from edgeser.runtime.errors import EdgeSerError, InputError
 from edgeser.runtime.metrics import measure
+from edgeser.runtime.names import escaped, escaped_lines
 from edgeser.runtime.scoring import (
     Recording,
     Row,
@@ -111,7 +112,7 @@ class _Progress:
         if "error" in row:
             self.error = row["error"]
             if not self._alone:
-                tqdm.write(f"skipped {row['id']}: {self.error}", file=sys.stderr)
+                tqdm.write(escaped(f"skipped {row['id']}: {self.error}"), file=sys.stderr)
         self._bar.update()
 
     def __enter__(self) -> _Progress:
@@ -203,7 +204,7 @@ def _conclude(summary: Summary, labels: tuple[str, ...], error: str) -> int:
     if known:
         answered = [label for (_, label), count in known.items() for _ in range(count)]
         actual = [emotion for (emotion, _), count in known.items() for _ in range(count)]
-        print(metrics_text(measure(answered, actual, labels)), file=sys.stderr)
+        print(escaped_lines(metrics_text(measure(answered, actual, labels))), file=sys.stderr)
     if summary.failed == summary.total:
         raise InputError(error if summary.total == 1 else f"score: none of {summary.total} recordings could be read")
     return 0

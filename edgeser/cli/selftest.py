@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeser import __version__
-from edgeser.cli.options import positive
+from edgeser.cli.options import positive, show
 from edgeser.export_tools.building.isolated import Limits
 from edgeser.export_tools.building.trials import Trial, try_engines
 from edgeser.runtime.bundle import Bundle
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     failed = False
     for bundle in bundles:
         name = f"{bundle.manifest.name} {bundle.manifest.version}"
-        print(f"{name}, {bundle.manifest.precision}")
+        show(f"{name}, {bundle.manifest.precision}")
         print(HEAD, flush=True)
         trials = []
         for trial in try_engines(bundle, _progress, Limits(args.timeout_s)):
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     report["device"] = [dataclasses.asdict(check) for check in examine(bundles[0].path)]
     if args.json is not None:
         write_text(args.json, json.dumps(report, indent=2))
-        print(f"wrote {args.json}")
+        show(f"wrote {args.json}")
     return 1 if failed else 0
 
 

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeser.cli.evaluate import report_run
-from edgeser.cli.options import add_strict_option, assignments, comma_separated, positive, read_ids
+from edgeser.cli.options import add_strict_option, assignments, comma_separated, positive, read_ids, show
 from edgeser.corpora.splits import ALL, PROTOCOLS, SESSIONS
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.files import check_folder
@@ -128,9 +128,9 @@ def run(args: argparse.Namespace) -> int:
     if not is_first():
         return 0
     if protocol == ALL:
-        print(f"trained on everything: {results[0].folder}")
+        show(f"trained on everything: {results[0].folder}")
     else:
-        print(report_run(args.out))
+        show(report_run(args.out))
     return 0
 
 

@@ -22,6 +22,7 @@ from edgeser.experiments.table import Table, comma_separated, markdown
 from edgeser.figures.experiment import table_figure
 from edgeser.figures.style import png
 from edgeser.runtime.files import making, write_together, writing
+from edgeser.runtime.names import start_logging
 from edgeser.training.options import TrainOptions
 
 log = logging.getLogger(__name__)
@@ -133,7 +134,7 @@ def train_fold(options: TrainOptions, threads: int) -> None:
 
     from edgeser.training.train import train
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    start_logging()
     torch.set_num_threads(threads)
     train(options)
 

@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 from edgeser.runtime.errors import EdgeSerError, InputError
+from edgeser.runtime.names import start_logging
 
 _ADDRESS = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
 _GRACE_S = 10.0
@@ -143,7 +144,7 @@ def _rank(
     # Lightning sets the threads itself where the environment does not.
     os.environ.update({**environment, "OMP_NUM_THREADS": str(threads)})
     torch.set_num_threads(threads)
-    logging.basicConfig(level=level if is_first() else logging.ERROR, format="%(message)s")
+    start_logging(level if is_first() else logging.ERROR)
     if not is_first():
         warnings.simplefilter("ignore")
     threading.Thread(target=_end_with_parent, daemon=True).start()
