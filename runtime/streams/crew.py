@@ -21,7 +21,8 @@ class Crew:
     """Runs each stage of a stream in a thread of its own. However a stage ends before its time, `error` says so.
 
     Args:
-        release: Lets go of whoever waits for the stream, once it ends; called from any thread, perhaps twice.
+        release: Lets go of whoever waits for the stream, when it ends; called once, from any thread, and then let go of
+            itself: a stream that is over is freed with its last user, its detector with it.
 
     Attributes:
         error: What ended the stream, if anything did.
@@ -53,14 +54,16 @@ class Crew:
                 return
             self.error = error
             self.stopping.set()
+            release = self._take_release()
         log.error("%s", error)
-        self._release()
+        release()
 
     def stop(self) -> None:
         """End the stream."""
         with self._turn:
             self.stopping.set()
-        self._release()
+            release = self._take_release()
+        release()
 
     def join(self, limit_s: float) -> list[str]:
         """Wait for all threads but the one that calls, so long at most; return the names of those that go on."""
@@ -79,6 +82,10 @@ class Crew:
         finally:
             self.busy.pop(stage, None)
 
+    def _take_release(self) -> Callable[[], None]:
+        release, self._release = self._release, _nothing
+        return release
+
     def _guarded(self, work: Callable[[], None], name: str) -> None:
         try:
             work()
@@ -88,6 +95,10 @@ class Crew:
             failure = EngineError(f"the stream ended: {name} failed: {described(error)}")
             failure.__cause__ = error
             self.fail(failure)
+
+
+def _nothing() -> None:
+    pass
 
 
 def described(error: BaseException) -> str:

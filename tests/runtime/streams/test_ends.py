@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -248,3 +250,21 @@ def test_exit_from_on_event_ends_the_stream_with_an_error(opener: Opener, conver
 def test_a_time_that_is_none_is_refused(mute: Runtime, timeout_s: float) -> None:
     with mute.open_stream() as stream, pytest.raises(InputError, match="timeout_s: got"):
         stream.flush(timeout_s)
+
+
+def test_a_closed_stream_is_freed_with_its_last_user(mute: Runtime) -> None:
+    """Each waited for the garbage collector once, with a detector and a ring of 2 MB."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        for on_event in (None, lambda event: None):
+            stream = mute.open_stream(on_event)
+            stream.push(np.zeros(SAMPLE_RATE, np.float32), wait=True)
+            stream.flush()
+            stream.close()
+            gone = weakref.ref(stream)
+            del stream
+            assert gone() is None
+    finally:
+        if was_on:
+            gc.enable()
