@@ -17,7 +17,7 @@ from edgeser.runtime.frontends import Frontend, Rows, SpeechEncoder, TextEncoder
 from edgeser.runtime.frontends.onnx_encoder import KIND as ENCODER
 from edgeser.runtime.manifest import PRECISIONS, InputEntry
 from edgeser.runtime.names import escaped
-from edgeser.runtime.tensors import to_safetensors
+from edgeser.runtime.tensors import from_safetensors, to_safetensors
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "int8": 1e-1}
 """Largest |logit difference| that an engine may show, by the looser precision of bundle and engine."""
@@ -254,14 +254,10 @@ def unproved(bundle: Bundle) -> tuple[str, ...]:
 
 
 def _tensors(bundle: Bundle) -> Tensors:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
     try:
-        tensors: Tensors = load(bundle.read(GOLDEN))
-    except (KeyError, TypeError, SafetensorError, BundleError) as error:  # KeyError: a type that NumPy has not
+        return from_safetensors(bundle.read(GOLDEN))
+    except (ValueError, BundleError) as error:
         raise _unusable(bundle, str(error)) from error
-    return tensors
 
 
 def _are_logits(logits: NDArray[Any] | None, bundle: Bundle) -> bool:

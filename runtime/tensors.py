@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_MARGIN = 1 << 20  # what the library's own work takes beside the arrays
+
 
 def to_safetensors(tensors: Mapping[str, NDArray[Any]]) -> bytes:
     """Return the safetensors form of arrays of any memory order.
@@ -18,3 +20,20 @@ def to_safetensors(tensors: Mapping[str, NDArray[Any]]) -> bytes:
     from safetensors.numpy import save
 
     return save({name: np.asarray(value, order="C") for name, value in tensors.items()})
+
+
+def from_safetensors(content: bytes) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a safetensors block, by name.
+
+    Raises:
+        ValueError: It is no such block.
+        MemoryError: There is no room for the arrays.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    bytearray(len(content) + _MARGIN)  # raises where there is no room; the library (0.8) panics, and prints a traceback
+    try:
+        return load(content)
+    except (KeyError, TypeError, SafetensorError) as error:  # KeyError: a type that NumPy has not
+        raise ValueError(str(error)) from error

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeser.runtime.errors import BundleError, InputError
-from edgeser.runtime.tensors import to_safetensors
+from edgeser.runtime.tensors import from_safetensors, to_safetensors
 
 Rows = NDArray[np.float32]
 """What frontends give and models take: `(n, dim)` float32."""
@@ -81,14 +81,11 @@ class Statistics:
         Raises:
             BundleError: It is something else.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
         try:
-            tensors = load(content)
+            tensors = from_safetensors(content)
             mean, std = (tensors[name] for name in ("mean", "std"))
             if mean.dtype.kind != "f" or std.dtype.kind != "f":
                 raise InputError(f"mean is {mean.dtype} and std {std.dtype}, expected float32")
             return cls(mean.astype(np.float32), std.astype(np.float32))
-        except (InputError, KeyError, SafetensorError) as error:
+        except (KeyError, ValueError) as error:
             raise BundleError(f"{STATISTICS} is not usable: {error}") from error

@@ -17,7 +17,7 @@ from edgeser.runtime.errors import BundleError, InputError
 from edgeser.runtime.frontends.base import OpenGraph, ReadFile, TextFrontend, Token
 from edgeser.runtime.frontends.statistics import Rows
 from edgeser.runtime.frontends.words import cut_words, spellings
-from edgeser.runtime.tensors import to_safetensors
+from edgeser.runtime.tensors import from_safetensors, to_safetensors
 
 _VECTORS = "vectors.safetensors"
 _VOCABULARY = "vocabulary.txt"
@@ -96,12 +96,10 @@ class WordVectors(TextFrontend):
 
     @classmethod
     def restore(cls, length: int, options: Mapping[str, Any], read: ReadFile, open_graph: OpenGraph) -> WordVectors:
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
+        vectors, words = read(_VECTORS), read(_VOCABULARY)
         try:
-            table = load(read(_VECTORS))
-            vocabulary = read(_VOCABULARY).decode().removesuffix("\n").split("\n")
+            table = from_safetensors(vectors)
+            vocabulary = words.decode().removesuffix("\n").split("\n")
             return cls(vocabulary, table["codes"], table["scales"], length)
-        except (KeyError, UnicodeDecodeError, SafetensorError, InputError) as error:
+        except (KeyError, ValueError) as error:
             raise BundleError(f"word-vectors: the table is not usable: {error}") from error

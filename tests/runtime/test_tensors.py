@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from edgeser.runtime.tensors import to_safetensors
+from edgeser.runtime.tensors import from_safetensors, to_safetensors
 
 VIEWS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "as it is": lambda x: x,
@@ -32,16 +34,36 @@ VIEWS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
 )
 def test_arrays_of_any_memory_order_come_back(view: str, values: NDArray[Any]) -> None:
     given_values = VIEWS[view](values)
-    found = load(to_safetensors({"x": given_values}))["x"]
+    found = from_safetensors(to_safetensors({"x": given_values}))["x"]
     assert found.dtype == given_values.dtype
     np.testing.assert_array_equal(found, given_values)
 
 
 def test_a_scalar_stays_one() -> None:
-    assert load(to_safetensors({"x": np.array(3.0, np.float32)}))["x"].shape == ()
+    assert from_safetensors(to_safetensors({"x": np.array(3.0, np.float32)}))["x"].shape == ()
 
 
 def test_why_the_library_alone_is_not_enough() -> None:
     """safetensors 0.8.0 writes the memory of a view; when it no longer does, `to_safetensors` can go."""
     values = np.arange(6, dtype=np.float32).reshape(2, 3)
     assert load(save({"x": values.T}))["x"].tolist() == [[0, 1], [2, 3], [4, 5]]
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", to_safetensors({"x": np.zeros(4)})[:-1], bytes(8)])
+def test_something_else(content: bytes) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        from_safetensors(content)
+
+
+def test_no_room_for_the_arrays(capfd: pytest.CaptureFixture[str]) -> None:
+    """safetensors 0.8.0 panics, and its panic prints a traceback whoever catches it."""
+    content = to_safetensors({"x": np.zeros(50_000_000, np.int8)})
+    before, hard = resource.getrlimit(resource.RLIMIT_AS)
+    taken = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + 30_000_000, hard))
+    try:
+        with pytest.raises(MemoryError):
+            from_safetensors(content)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (before, hard))
+    assert capfd.readouterr().err == ""
