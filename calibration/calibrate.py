@@ -24,7 +24,7 @@ from edgeser.calibration.ranges import Method
 from edgeser.calibration.report import CalibrationReport, layer_reports
 from edgeser.calibration.sampling import Division, Sampling, divide
 from edgeser.calibration.sensitivity import Damage, Sensitivity, leave_in_float
-from edgeser.corpora import Utterance, corpus_identity, read_corpus
+from edgeser.corpora import Spec, Utterance, corpus_identity, read_corpus
 from edgeser.corpora.checking import usable_utterances
 from edgeser.corpora.inputs import load_utterance
 from edgeser.runtime.bundle import CARD, GOLDEN, Bundle, check_bundle_place, write_bundle
@@ -51,7 +51,7 @@ class CalibrationOptions:
     """How to calibrate.
 
     Attributes:
-        corpus: Labelled utterances, for example `iemocap:DIR`.
+        corpus: Labelled utterances, for example `iemocap:DIR`, or several corpora.
         out: The `.edgeser` file to write, or a folder.
         preset: One of `PRESETS`.
         method: How ranges are found.
@@ -68,7 +68,7 @@ class CalibrationOptions:
         strict: Refuse a corpus with an utterance that cannot be used; they are listed and left out otherwise.
     """
 
-    corpus: str
+    corpus: Spec
     out: Path
     preset: str = "tensorrt"
     method: Method = field(default_factory=lambda: Method("mse"))

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeser.corpora import Utterance, corpus_identity, read_corpus
+from edgeser.corpora import Spec, Utterance, corpus_identity, read_corpus
 from edgeser.corpora.checking import usable_utterances
 from edgeser.corpora.inputs import graph_inputs, load_utterance
 from edgeser.export_tools.card import model_card
@@ -56,7 +56,7 @@ class ExportOptions:
     out: Path
     name: str
     version: str = "1.0.0"
-    corpus: str | None = None
+    corpus: Spec | None = None
     utterances: int = 64
     metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     temperature: float = 1.0
@@ -134,7 +134,7 @@ def _size(trained: TrainedModel) -> int:
 
 def _choose(trained: TrainedModel, options: ExportOptions) -> list[Utterance]:
     """Take utterances from all over the corpus: the held-out fold where there is one; the last without words."""
-    everything = read_corpus(options.corpus or str(trained.training["corpus"]))
+    everything = read_corpus(options.corpus or trained.training["corpus"])
     try:
         held_out = trained.held_out(everything)
     except InputError:  # another corpus than the one it was trained on, of which nothing needs to be held out
@@ -150,7 +150,7 @@ def _choose(trained: TrainedModel, options: ExportOptions) -> list[Utterance]:
 
 def _manifest(trained: TrainedModel, options: ExportOptions, reports: Sequence[ParityReport]) -> Manifest:
     training = dict(trained.training)
-    corpus = str(training.pop("corpus"))
+    corpus = training.pop("corpus")
     vectors, dictionary = training.pop("word_vectors", None), training.pop("pronunciations", None)
     for name in ("audio_encoder", "text_encoder", "sentence_encoder"):
         training.pop(name, None)  # a path; what matters of it is with the input's frontend

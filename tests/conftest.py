@@ -52,6 +52,7 @@ def speech(clip: Path) -> Samples:
     return samples
 
 
+VOICES = (("nemo", "train", "pl"), ("tess", "test", "en"))  # corpus, role, language
 EMOTIONS = {"01": "neutral", "03": "happy", "04": "sad", "05": "angry"}
 LINES = {
     "neutral": ("The meeting is at ten.", "It is on the table."),
@@ -75,6 +76,21 @@ def corpus(clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> str:
                 end = "" if session == 1 else "2.5"
                 text = LINES[emotion][session - 1]
                 writer.writerow([f"{clip.stem}_{session}", clip, text, emotion, clip.stem[-2:], session, end])
+    return f"manifest:{file}"
+
+
+@pytest.fixture(scope="session")
+def voices(clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Two corpora in one manifest, one to train on and one not: other stretches of the clips, without words."""
+    file = tmp_path_factory.mktemp("voices") / "manifest.csv"
+    with file.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["id", "audio", "emotion", "speaker", "session", "corpus", "role", "language", "start_s"])
+        for place, (name, role, language) in enumerate(VOICES):
+            for clip in clips:
+                emotion, start = EMOTIONS[clip.stem.split("-")[2]], 0.3 + 0.3 * place
+                row = [f"{name}_{clip.stem}", clip, emotion, f"{name}{clip.stem[-2:]}", 0, name, role, language, start]
+                writer.writerow(row)
     return f"manifest:{file}"
 
 

@@ -29,15 +29,17 @@ from edgeser.calibration.ranges import METHODS, Method
 from edgeser.calibration.report import CalibrationReport
 from edgeser.calibration.sampling import Sampling
 from edgeser.cli.options import (
+    add_corpus_option,
     add_json_option,
     add_strict_option,
     comma_separated,
+    corpus_words,
     positive,
     print_json,
     read_ids,
     show,
 )
-from edgeser.corpora import make_folds, read_corpus
+from edgeser.corpora import corpus_text, make_folds, read_corpus
 from edgeser.corpora.splits import SESSIONS, SPEAKERS
 from edgeser.runtime.bundle import Bundle
 
@@ -46,7 +48,7 @@ log = logging.getLogger(__name__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, help="a floating-point .edgeser file or folder")
-    parser.add_argument("--corpus", required=True, help="labelled utterances, for example iemocap:DIR")
+    add_corpus_option(parser, "labelled utterances", required=True)
     parser.add_argument("-o", "--out", type=Path, required=True, help="the INT8 bundle: a .edgeser file, or a folder")
     presets = "; ".join(f"{preset.name}: {preset.why}" for preset in PRESETS.values())
     parser.add_argument("--preset", default="tensorrt", choices=list(PRESETS), help=f"{presets} (tensorrt)")
@@ -118,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
 
 def command_line(args: argparse.Namespace) -> str:
     """Return the command that these arguments were, as far as they matter, ready for a shell."""
-    words = ["edgeser", "calibrate", str(args.bundle), "--corpus", args.corpus, "-o", str(args.out)]
+    words = ["edgeser", "calibrate", str(args.bundle), *corpus_words(args.corpus), "-o", str(args.out)]
     words += ["--preset", args.preset, "--method", args.method, "--count", str(args.count), "--seed", str(args.seed)]
     for name in ("exclude_sessions", "exclude_speakers", "float"):
         value = getattr(args, name)
@@ -152,7 +154,9 @@ def _left_out(args: argparse.Namespace, bundle: Bundle) -> dict[str, Any]:
 def _draw(args: argparse.Namespace, report: CalibrationReport) -> None:
     from edgeser.figures.calibration import write_calibration
 
-    page = write_calibration(args.figures, report, command_line(args), {"edgeser": __version__, "corpus": args.corpus})
+    page = write_calibration(
+        args.figures, report, command_line(args), {"edgeser": __version__, "corpus": corpus_text(args.corpus)}
+    )
     log.info("wrote %s", page)
 
 

@@ -8,6 +8,7 @@ examples:
   edgeser corpus IEMOCAP_full_release
   edgeser corpus meld:MELD.Raw
   edgeser corpus manifest:corpus.csv --json
+  edgeser corpus manifest:proxy/manifest.csv 'manifest:voices/manifest.csv?role=train'
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from edgeser.cli.options import add_json_option, print_json, show
-from edgeser.corpora import READERS, Utterance, read_corpus, recognise_corpus
+from edgeser.corpora import READERS, Utterance, as_spec, corpus_text, read_corpus, recognise_corpus
 from edgeser.corpora.checking import extent_problem
 from edgeser.runtime.decoding import measure_audio
 from edgeser.runtime.errors import InputError, MissingDependencyError
@@ -54,14 +55,21 @@ class Durations:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("corpus", metavar="SPEC", help=f"{', '.join(READERS)}, each with :PATH, or a path alone")
+    parser.add_argument(
+        "corpus",
+        nargs="+",
+        metavar="SPEC",
+        help=f"{', '.join(READERS)}, each with :PATH, or a path alone; ?role=train behind it chooses rows (quote it)",
+    )
     add_json_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    spec = recognise_corpus(args.corpus)
+    spec = as_spec([recognise_corpus(one) for one in args.corpus])
     utterances = read_corpus(spec)
     groups = {
+        "corpora": count_emotions(utterances, [u.corpus for u in utterances]),
+        "languages": count_emotions(utterances, [u.language for u in utterances]),
         "splits": count_emotions(utterances, [u.split for u in utterances]),
         "sessions": count_emotions(utterances, [u.session for u in utterances]),
         "speakers": count_emotions(utterances, [u.speaker for u in utterances]),
@@ -72,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         report = {"corpus": spec, "utterances": len(utterances), "emotions": everything}
         print_json({**report, **groups, "durations": dataclasses.asdict(durations)})
         return 0
-    show(f"{spec}   {len(utterances):,} utterances\n")
+    show(f"{corpus_text(spec)}   {len(utterances):,} utterances\n")
     show(_counts_text(groups, everything, durations))
     return 0
 
@@ -127,12 +135,16 @@ def _counts_text(
     groups: Mapping[str, Mapping[str, Mapping[str, int]]], everything: Mapping[str, int], durations: Durations
 ) -> str:
     speakers = dict(sorted(groups["speakers"].items(), key=lambda row: -sum(row[1].values()))[:_SPEAKERS])
-    shown = {name: row for name, row in groups["speakers"].items() if name in speakers}
-    width = max(map(len, ("unreadable", *groups["splits"], *groups["sessions"], *shown)))
-    parts = [_table("session", {**groups["sessions"], "all": everything}, width), _table("speaker", shown, width)]
-    if set(groups["splits"]) != {UNKNOWN}:
-        parts.insert(0, _table("split", groups["splits"], width))
-    more = len(groups["speakers"]) - len(shown)
+    tables = {
+        "corpus": groups["corpora"] if len(groups["corpora"]) > 1 else {},
+        "language": groups["languages"] if set(groups["languages"]) != {UNKNOWN} else {},
+        "split": groups["splits"] if set(groups["splits"]) != {UNKNOWN} else {},
+        "session": {**groups["sessions"], "all": everything},
+        "speaker": {name: row for name, row in groups["speakers"].items() if name in speakers},
+    }
+    width = max(map(len, ("unreadable", *(name for rows in tables.values() for name in rows))))
+    parts = [_table(title, rows, width) for title, rows in tables.items() if rows]
+    more = len(groups["speakers"]) - len(speakers)
     if more:
         parts[-1] += f"\nand {more:,} speaker{'s' if more > 1 else ''} with fewer utterances; --json names all"
     return "\n\n".join([*parts, _durations_text(durations, width)])

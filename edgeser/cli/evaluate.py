@@ -26,8 +26,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 from edgeser import __version__
-from edgeser.cli.options import add_json_option, add_strict_option, metrics_text, positive, print_json, show
-from edgeser.corpora import Utterance, read_corpus
+from edgeser.cli.options import (
+    add_corpus_option,
+    add_json_option,
+    add_strict_option,
+    metrics_text,
+    positive,
+    print_json,
+    show,
+)
+from edgeser.corpora import Utterance, corpus_text, read_corpus
 from edgeser.corpora.checking import usable_utterances
 from edgeser.corpora.splits import SESSIONS
 from edgeser.figures import Explanation, Report, check_report, explain, write_report
@@ -65,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what", type=Path, nargs="+", metavar="RUN|BUNDLE", help="a run's folder, several of them, or a bundle"
     )
-    parser.add_argument("--corpus", help="with a bundle: a labelled corpus, for example manifest:corpus.csv")
+    add_corpus_option(parser, "with a bundle: labelled utterances")
     parser.add_argument("--sessions", help="with a bundle: only these sessions, for example 5")
     parser.add_argument("--without-text", action="store_true", help="with a bundle: as if no words were recognised")
     parser.add_argument("--threads", type=positive, default=1, help="threads of the engine (1)")
@@ -240,7 +248,7 @@ def _run_on_bundle(args: argparse.Namespace) -> int:
             explanations=result.explanations,
             facts={
                 "bundle": result.model,
-                "corpus": args.corpus,
+                "corpus": corpus_text(args.corpus),
                 "explained": f"{len(result.explanations)} utterances, spread over the emotions, not chosen by outcome",
                 "words": "left out" if args.without_text else "the corpus's transcripts",
                 "edgeser": __version__,
@@ -260,7 +268,7 @@ def _utterances(args: argparse.Namespace, labels: Sequence[str]) -> list[Utteran
     if args.sessions:
         utterances = [u for u in utterances if u.session in args.sessions.split(",")]
     if not utterances:
-        raise InputError(f"{args.corpus}: no utterances with {', '.join(labels)} in these sessions")
+        raise InputError(f"{corpus_text(args.corpus)}: no utterances with {', '.join(labels)} in these sessions")
     return usable_utterances(utterances, args.strict)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgeser.cli.options import positive, show
+from edgeser.cli.options import add_corpus_option, positive, show
 from edgeser.export_tools.export import ExportOptions, export
 from edgeser.runtime.errors import InputError
 from edgeser.training.evaluation import cross_validation, temperature
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, help="a .edgeser file, or a folder")
     parser.add_argument("--name", help="name of the bundle; the file's")
     parser.add_argument("--bundle-version", default="1.0.0", metavar="V")
-    parser.add_argument("--corpus", help="utterances to prove parity on; the training corpus")
+    add_corpus_option(parser, "utterances to prove parity on (the training corpus)")
     parser.add_argument("--utterances", type=positive, default=64, help="how many (64, at least 32)")
     parser.add_argument(
         "--evaluated",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeser.corpora import READERS
 from edgeser.corpora.checking import MOST
 from edgeser.runtime.asr import RECOGNISERS, check_name
 from edgeser.runtime.engines import ENGINES
@@ -57,6 +59,23 @@ def load_runtime(args: argparse.Namespace, asr: str | None = None) -> Runtime:
         isolate_asr=getattr(args, "isolate_asr", False),
         trusted=getattr(args, "trusted", None),
     )
+
+
+def add_corpus_option(parser: argparse.ArgumentParser, what: str, *, required: bool = False) -> None:
+    """Add `--corpus`, which may be given more than once: `args.corpus` is a list, or `None`."""
+    parser.add_argument(
+        "--corpus",
+        action="append",
+        required=required,
+        metavar="SPEC",
+        help=f"{what}: {', '.join(READERS)}, each with :PATH; ?role=train behind it chooses rows (quote it); may be "
+        "given more than once",
+    )
+
+
+def corpus_words(corpora: Sequence[str] | None) -> list[str]:
+    """Return a command's words for what `add_corpus_option` took."""
+    return [word for spec in corpora or () for word in ("--corpus", spec)]
 
 
 def add_trusted_option(parser: argparse.ArgumentParser) -> None:

@@ -30,7 +30,7 @@ from types import FrameType
 
 from tqdm import tqdm
 
-from edgeser.cli.options import add_runtime_options, metrics_text, positive
+from edgeser.cli.options import add_corpus_option, add_runtime_options, metrics_text, positive
 from edgeser.runtime.errors import EdgeSerError, InputError
 from edgeser.runtime.metrics import measure
 from edgeser.runtime.names import escaped, escaped_lines
@@ -56,7 +56,7 @@ class Terminated(KeyboardInterrupt):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="audio files and folders")
-    parser.add_argument("--corpus", help="a labelled corpus, for example manifest:corpus.csv; its transcripts are used")
+    add_corpus_option(parser, "labelled utterances, whose transcripts are used")
     add_runtime_options(parser, asr=None)
     parser.add_argument("--batch-size", type=positive, default=8)
     parser.add_argument(

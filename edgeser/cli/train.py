@@ -25,6 +25,7 @@ examples:
   edgeser train --corpus manifest:corpus.csv --out runs/sgd --recipe optimizer=sgd --recipe schedule=step \\
       --recipe learning_rate=5e-4 --recipe log_mel.noise_share=0
   edgeser train --corpus manifest:corpus.csv --out runs/final --protocol all
+  edgeser train --corpus manifest:proxy/manifest.csv --corpus 'manifest:voices/manifest.csv?role=train' --out runs/two
 """
 
 from __future__ import annotations
@@ -36,7 +37,15 @@ from pathlib import Path
 from typing import Any
 
 from edgeser.cli.evaluate import report_run
-from edgeser.cli.options import add_strict_option, assignments, comma_separated, positive, read_ids, show
+from edgeser.cli.options import (
+    add_corpus_option,
+    add_strict_option,
+    assignments,
+    comma_separated,
+    positive,
+    read_ids,
+    show,
+)
 from edgeser.corpora.splits import ALL, PROTOCOLS, SESSIONS
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.files import check_folder
@@ -56,7 +65,7 @@ _FLAGS: dict[str, Callable[[str], Any]] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--corpus", required=True, help="for example manifest:corpus.csv")
+    add_corpus_option(parser, "labelled utterances", required=True)
     parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="folder of the run")
     parser.add_argument("--family", default="ks-transformer")
     parser.add_argument("--preset", default="compact")

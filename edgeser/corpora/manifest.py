@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from edgeser.corpora.selection import Condition, check_columns
 from edgeser.corpora.utterance import Utterance
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.labels import emotion_name
 
 REQUIRED = ("id", "audio")
-OPTIONAL = ("transcript", "emotion", "speaker", "session", "split", "start_s", "end_s")
+OPTIONAL = ("transcript", "emotion", "speaker", "session", "split", "corpus", "language", "start_s", "end_s")
 
 
-def read_manifest(path: Path) -> Iterator[Utterance]:
+def read_manifest(path: Path, where: Sequence[Condition] = ()) -> Iterator[Utterance]:
     """Read a UTF-8 CSV with a header; columns `id`, `audio` and, where known, the others of `OPTIONAL`.
 
-    `audio` is relative to the manifest; other columns are ignored.
+    `audio` is relative to the manifest; other columns are there to choose rows by.
+
+    Args:
+        path: The file.
+        where: What a row has to be, to be read.
 
     Raises:
         InputError: The file, a column, a label, a time or an id is not usable; the message names the line.
@@ -33,7 +38,10 @@ def read_manifest(path: Path) -> Iterator[Utterance]:
                 raise InputError(
                     f"{path}: no column {', '.join(missing)}: expected a header with {', '.join(REQUIRED + OPTIONAL)}"
                 )
+            check_columns(where, list(reader.fieldnames or ()), str(path))
             for row in reader:
+                if not all(condition.holds(row) for condition in where):
+                    continue
                 utterance = _utterance(row, path.parent, f"{path}, line {reader.line_num}")
                 if utterance.id in seen:
                     raise InputError(f"{path}, line {reader.line_num}: id {utterance.id!r} stands twice")
@@ -61,6 +69,8 @@ def _utterance(row: Mapping[str, str | None], folder: Path, where: str) -> Utter
             speaker=field("speaker"),
             session=field("session"),
             split=field("split"),
+            corpus=field("corpus"),
+            language=field("language"),
         )
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error

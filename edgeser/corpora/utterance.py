@@ -11,7 +11,7 @@ class Utterance:
     """What a corpus reader yields; whether it can be heard, `edgeser.corpora.checking` finds out.
 
     Attributes:
-        id: Unique in its corpus.
+        id: Unique among all that are read together.
         audio: Audio file.
         emotion: Canonical emotion name, `None` where it is not known.
         transcript: Words, `None` where they are not known (an ASR may fill them in).
@@ -20,6 +20,8 @@ class Utterance:
         speaker: Speaker's name, empty where it is not known.
         session: Recording session, the unit of leave-one-session-out; empty where there is none.
         split: Official split (`train`, `dev`, `test`), empty where there is none.
+        corpus: Name of the corpus that it is of; `read_corpus` sees to it that there is one.
+        language: Language that is spoken, as the corpus names it (`pl`), empty where it does not.
     """
 
     id: str
@@ -31,6 +33,8 @@ class Utterance:
     speaker: str = ""
     session: str = ""
     split: str = ""
+    corpus: str = ""
+    language: str = ""
 
     @property
     def recording(self) -> tuple[str, float, float | None]:

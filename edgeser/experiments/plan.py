@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,10 +105,17 @@ def make_plan(experiment: Experiment, out: Path, rows: Sequence[str] = ()) -> Pl
                 _check_run(row, options)
             folds = make_folds(options.protocol, usable(utterances, options), (), options.split_seed)
             jobs += [Job(row, seed, dataclasses.replace(options, folds=(fold.name,))) for fold in folds]
-    identity = corpus_identity(experiment.corpus)
-    digest = f", SHA-256 {identity['sha256'][:12]}" if "sha256" in identity else ""
-    corpus = f"{identity['reader']}:{identity['name']}, {len(utterances):,} utterances{digest}"
+    corpus = _corpus_text(corpus_identity(experiment.corpus), len(utterances))
     return Plan(experiment, out, tuple(jobs), chosen, utterances, corpus)
+
+
+def _corpus_text(identity: Mapping[str, Any], count: int) -> str:
+    """Return what a corpus is, or several are, for people."""
+    name = identity["name"]
+    if "reader" in identity:
+        name = f"{identity['reader']}:{name}{'?' + identity['where'] if 'where' in identity else ''}"
+    digests = [one["sha256"][:12] for one in identity.get("corpora", [identity]) if "sha256" in one]
+    return f"{name}, {count:,} utterances{', SHA-256 ' if digests else ''}{', '.join(digests)}"
 
 
 def prepare(plan: Plan, strict: bool = False) -> None:

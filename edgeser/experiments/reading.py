@@ -102,7 +102,7 @@ def typed(value: Any, kind: type, where: str) -> Any:
 
 def _experiment(top: _Table) -> Experiment:
     title = top.take("title", str, needed=True)
-    corpus = top.take("corpus", str, needed=True)
+    corpus = top.texts("corpus") if isinstance(top.values.get("corpus"), list) else top.take("corpus", str, needed=True)
     columns = top.texts("columns", Experiment.columns)
     unknown = [column for column in columns if column not in COLUMNS]
     if unknown or len(set(columns)) < len(columns):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgeser.corpora import Spec, as_spec
 from edgeser.training.options import TrainOptions
 from edgeser.training.recipe import Recipe
 
@@ -86,7 +87,7 @@ class Experiment:
 
     Attributes:
         title: Its heading.
-        corpus: For example `manifest:corpus.csv`.
+        corpus: For example `manifest:corpus.csv`, or several, which are read as one.
         rows: In order; names and slugs differ.
         source: The paper and table that it repeats; may be empty.
         note: What a reader should know; may be empty.
@@ -98,7 +99,7 @@ class Experiment:
     """
 
     title: str
-    corpus: str
+    corpus: Spec
     rows: tuple[Row, ...]
     source: str = ""
     note: str = ""
@@ -128,6 +129,6 @@ class Experiment:
         run = out / "runs" / row.slug / f"seed-{seed}"
         return TrainOptions(corpus=self.corpus, out=run, protocol=self.protocol, recipe=recipe, **row.options)
 
-    def with_corpus(self, corpus: str) -> Experiment:
+    def with_corpus(self, corpus: Spec) -> Experiment:
         """Return the same experiment on another corpus."""
-        return dataclasses.replace(self, corpus=corpus)
+        return dataclasses.replace(self, corpus=as_spec(corpus))

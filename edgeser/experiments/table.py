@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from edgeser.corpora import spec_list
 from edgeser.experiments.results import RowResult, accuracy
 from edgeser.experiments.spec import ACCURACIES, Experiment, Published
 
@@ -53,8 +54,8 @@ class Table:
     @property
     def is_other_corpus(self) -> bool:
         """Whether the papers' figures are on another corpus than ours."""
-        reader = self.experiment.corpus.partition(":")[0]
-        return bool(self.published) and reader.lower() != self.experiment.published_on.lower()
+        readers = {spec.partition(":")[0].lower() for spec in spec_list(self.experiment.corpus)}
+        return bool(self.published) and readers != {self.experiment.published_on.lower()}
 
 
 def markdown(table: Table) -> str:

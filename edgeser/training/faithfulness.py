@@ -161,7 +161,7 @@ def of_run(run: Path) -> list[Faithfulness]:
     falls: dict[str, list[tuple[str, Fall]]] = {}
     for folder in sorted(file.parent for file in run.glob("fold-*/model.json")):
         trained = TrainedModel.load(folder)
-        held_out = trained.held_out(read_corpus(str(trained.training["corpus"])))
+        held_out = trained.held_out(read_corpus(trained.training["corpus"]))
         for modality, measure in (("audio", measure_audio), ("text", measure_text)):
             if held_out and modality in trained.model.importances:
                 falls.setdefault(modality, []).extend(measure(trained, held_out))

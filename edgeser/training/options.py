@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgeser.corpora import Utterance
+from edgeser.corpora import Spec, Utterance, as_spec, corpus_text
 from edgeser.corpora.splits import ALL, SESSIONS, check_protocol
 from edgeser.models import family
 from edgeser.runtime.errors import InputError
@@ -22,7 +22,7 @@ class TrainOptions:
     """What to train, on what, how.
 
     Attributes:
-        corpus: For example `manifest:corpus.csv`.
+        corpus: For example `manifest:corpus.csv`, or several, which are read as one.
         out: Folder of the run; a run that is there already is resumed.
         family: Model family.
         preset: The family's preset.
@@ -44,7 +44,7 @@ class TrainOptions:
         nodes: Machines; see `edgeser.training.ranks`.
     """
 
-    corpus: str
+    corpus: Spec
     out: Path
     family: str = "ks-transformer"
     preset: str = "compact"
@@ -67,6 +67,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         check_protocol(self.protocol)
+        object.__setattr__(self, "corpus", as_spec(self.corpus))
         if self.devices < 1 or self.nodes < 1:
             raise InputError(f"got {self.devices} devices and {self.nodes} nodes, expected at least 1 of each")
         modes = family(self.family).modes
@@ -93,7 +94,7 @@ def usable(utterances: Sequence[Utterance], options: TrainOptions) -> list[Utter
     chosen = [u for u in utterances if u.emotion in options.labels and u.id not in options.exclude]
     missing = [label for label in options.labels if not any(u.emotion == label for u in chosen)]
     if missing:
-        raise InputError(f"corpus: {options.corpus} has no utterances for {', '.join(missing)}")
+        raise InputError(f"corpus: {corpus_text(options.corpus)} has no utterances for {', '.join(missing)}")
     return chosen
 
 

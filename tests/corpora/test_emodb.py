@@ -46,7 +46,12 @@ def test_recordings_are_read(root: Path, monkeypatch: pytest.MonkeyPatch, caplog
     utterances = read(root)
     assert caplog.records == []
     assert utterances[0] == Utterance(
-        "03a01Wa", root / "wav" / "03a01Wa.flac", "angry", "Der Lappen liegt auf dem Eisschrank.", speaker="03"
+        "03a01Wa",
+        root / "wav" / "03a01Wa.flac",
+        "angry",
+        "Der Lappen liegt auf dem Eisschrank.",
+        speaker="03",
+        corpus="emodb",
     )
     assert [u.id for u in utterances] == list(NAMES)
     assert [u.emotion for u in utterances] == ["angry", "happy", "boredom", "sad"]

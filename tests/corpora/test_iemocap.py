@@ -80,6 +80,7 @@ def test_a_complete_copy_is_read_without_a_word(iemocap: Path, caplog: pytest.Lo
         "How dare you!",
         speaker="Ses01F",
         session="1",
+        corpus="iemocap",
     )
     assert [load_audio(u.audio).shape for u in utterances[:2]] == [(32000,), (32000,)]
     for fold in leave_one_session_out(utterances):

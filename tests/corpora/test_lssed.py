@@ -61,7 +61,7 @@ def test_the_layout_that_is_expected(root: Path, caplog: pytest.LogCaptureFixtur
     utterances = read(root)
     assert caplog.records == []
     assert utterances[0] == Utterance(
-        "spk1/v1_0", root / "wav/spk1/v1_0.wav", "angry", "How dare you!", speaker="spk1", split="train"
+        "spk1/v1_0", root / "wav/spk1/v1_0.wav", "angry", "How dare you!", speaker="spk1", split="train", corpus="lssed"
     )
     assert [u.emotion for u in utterances] == ["angry", "happy", "neutral", "sad", "disgust"]
     assert [u.transcript for u in utterances[1:3]] == ["Well, hello.", ""]

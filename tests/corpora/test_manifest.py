@@ -22,8 +22,8 @@ def test_reads_what_is_there_and_knows_what_is_not(tmp_path: Path) -> None:
         "b,b.flac,,,,,,\n",
     )
     first, second = read_corpus(spec)
-    assert first == Utterance("a", tmp_path / "x/a.wav", "happy", 'Well, "no".', 0.5, 2.0, "", "1", "")
-    assert second == Utterance("b", tmp_path / "b.flac", None, "", 0.0, None)
+    assert first == Utterance("a", tmp_path / "x/a.wav", "happy", 'Well, "no".', 0.5, 2.0, "", "1", "", "m")
+    assert second == Utterance("b", tmp_path / "b.flac", None, "", 0.0, None, corpus="m")
 
 
 def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path: Path) -> None:

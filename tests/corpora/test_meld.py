@@ -145,6 +145,7 @@ def test_a_release_is_read_and_its_two_broken_files_are_named(
         "Now you\u2019ll be heading a whole division, so\u2026",
         speaker="The Interviewer",
         split="train",
+        corpus="meld",
     )
     assert utterances["train/dia0_utt3"].transcript == '"Hey, you\'re not Bob."'
     assert utterances["train/dia0_utt4"].transcript == "You\u2014Ow!"

@@ -59,6 +59,7 @@ def test_speech_is_read_each_recording_once(
         "neutral",
         "Dogs are sitting by the door.",
         speaker="02",
+        corpus="ravdess",
     )
     assert [u.id for u in utterances] == sorted(u.id for u in utterances)
     assert [u.emotion for u in utterances] == ["neutral", "happy", "sad", "angry"]
