@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from edgeser.corpora import Utterance
 from edgeser.runtime.frontends import AudioFrontend, Features, Frontend, Rows, fit_length
 from edgeser.training.augment import keep_rows
-from edgeser.training.features import LineFeatures, RecordingFeatures, audio_key
+from edgeser.training.features import LineFeatures, RecordingFeatures
+from edgeser.training.lines import Lines
 from edgeser.training.recipe import Recipe
+from edgeser.training.sampler import Draw
 
 Sample = dict[str, Tensor]
 _WHOLE_LINE = "sentence"  # one row, which no single word can be left out of
 
 
 class EmotionDataset(Dataset[Sample]):
-    """Utterances as model inputs.
+    """Utterances as model inputs, by index, or by what a `RecordingSampler` drew.
 
     Args:
         utterances: Labelled utterances.
@@ -47,6 +49,7 @@ class EmotionDataset(Dataset[Sample]):
         spoken = {name: features[name] for name in frontends}
         self._lines = {name: source for name, source in spoken.items() if isinstance(source, LineFeatures)}
         self._classes = [labels.index(u.emotion or "") for u in utterances]
+        self._borrowed = Lines(utterances)
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -56,8 +59,9 @@ class EmotionDataset(Dataset[Sample]):
         """The class of each utterance."""
         return self._classes
 
-    def __getitem__(self, index: int) -> Sample:
-        features = self._plain(index) if self.recipe is None else self._augmented(index, self.recipe)
+    def __getitem__(self, draw: int | Draw) -> Sample:
+        index, before = (draw, 0) if isinstance(draw, int) else draw
+        features = self._plain(index) if self.recipe is None else self._augmented(index, before, self.recipe)
         sample = {"label": torch.tensor(self._classes[index])}
         for name, one in features.items():
             sample[name] = torch.from_numpy(one.values)
@@ -73,11 +77,13 @@ class EmotionDataset(Dataset[Sample]):
                 rows[name] = frontend.statistics.normalise(rows[name])
         return {name: fit_length(rows[name], self.frontends[name].length) for name in self.frontends}
 
-    def _augmented(self, index: int, recipe: Recipe) -> dict[str, Features]:
+    def _augmented(self, index: int, before: int, recipe: Recipe) -> dict[str, Features]:
         # Seeded by epoch and place, so that a resumed run draws what an uninterrupted one would have drawn.
-        rng = np.random.default_rng((recipe.seed, self.epoch, index))
-        utterance = self.utterances[index]
+        rng = np.random.default_rng((recipe.seed, self.epoch, index, *([before] if before else [])))
         dropped = self._dropped_modalities(recipe, rng)
+        utterance = self._borrowed.lend(self.utterances[index], recipe.borrow, rng)
+        if not utterance.transcript and dropped == ("audio",):
+            dropped = ()  # or nothing would be left of it
         rows: dict[str, Rows] = {}
         for name, frontend in self.frontends.items():
             source = self._features[name]
@@ -109,35 +115,3 @@ class EmotionDataset(Dataset[Sample]):
         if len(self._lines) in (0, len(self.frontends)) or draw >= recipe.text_drop + recipe.audio_drop:
             return ()
         return tuple(self._lines) if draw < recipe.text_drop else ("audio",)
-
-
-class OnePerRecording(Sampler[int]):
-    """Every recording once an epoch, in a new order, each with one of its utterances drawn.
-
-    A corpus may pair one recording with several transcripts; going through all pairs would show each
-    recording several times an epoch and overfit it.
-
-    Args:
-        utterances: All that train.
-        seed: Of order and draws.
-        rank: Which of several processes this is; each gets its share of one order.
-        ranks: How many there are. All get equally many: where that does not come out, some recordings come twice.
-    """
-
-    def __init__(self, utterances: Sequence[Utterance], seed: int, rank: int = 0, ranks: int = 1) -> None:
-        groups: dict[str, list[int]] = {}
-        for index, utterance in enumerate(utterances):
-            groups.setdefault(audio_key(utterance), []).append(index)
-        self._groups = list(groups.values())
-        self._seed = seed
-        self._rank, self._ranks = rank, ranks
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return (len(self._groups) + self._ranks - 1) // self._ranks
-
-    def __iter__(self) -> Iterator[int]:
-        rng = np.random.default_rng((self._seed, self.epoch))
-        order = [int(rng.choice(self._groups[group])) for group in rng.permutation(len(self._groups))]
-        for place in range(self._rank, len(self) * self._ranks, self._ranks):
-            yield order[place % len(order)]

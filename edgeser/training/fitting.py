@@ -19,10 +19,11 @@ from torch.utils.data import DataLoader, default_collate
 
 from edgeser.runtime.metrics import measure
 from edgeser.training.checkpoint import HashedCheckpoints
-from edgeser.training.dataset import EmotionDataset, OnePerRecording
+from edgeser.training.dataset import EmotionDataset
 from edgeser.training.module import EmotionModule
 from edgeser.training.ranks import Group
 from edgeser.training.recipe import Recipe
+from edgeser.training.sampler import RecordingSampler
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def fit(
     """
     _silence()
     recipe = module.recipe
-    sampler = OnePerRecording(training_set.utterances, recipe.seed, group.rank, group.size)
+    sampler = RecordingSampler(training_set.utterances, recipe.sampling, group.rank, group.size)
     loader = DataLoader(training_set, recipe.batch_size, sampler=sampler, drop_last=len(sampler) > recipe.batch_size)
     averaging = EMAWeightAveraging(decay=recipe.average_decay) if recipe.average_decay else None
     best = BestEpoch(recipe) if validation_set is not None else None
@@ -171,7 +172,7 @@ class BestEpoch(Callback):
 class _EpochClock(Callback):
     """Tells data and sampler which epoch it is, also after a resumption."""
 
-    def __init__(self, training_set: EmotionDataset, sampler: OnePerRecording) -> None:
+    def __init__(self, training_set: EmotionDataset, sampler: RecordingSampler) -> None:
         self._clocked = (training_set, sampler)
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from edgeser.runtime.errors import InputError
 from edgeser.training.augment import EncoderAugmentation, LogMelAugmentation
+from edgeser.training.sampler import LEVELS, Sampling
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
 SCHEDULES = ("cosine", "step", "constant")
@@ -17,6 +18,7 @@ SELECTIONS = ("wa", "ua", "wf1")
 
 _CHOICES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "select_by": SELECTIONS}
 _SHARES = ("text_drop", "audio_drop", "word_drop", "mark_drop", "label_smoothing", "warmup_share", "average_decay")
+_WHOLE_SHARES = ("borrow",)
 _AMOUNTS = ("patience", "weight_decay", "gradient_clip", "part_weight")
 
 
@@ -49,6 +51,11 @@ class Recipe:
         audio_drop: Share of the samples that train without audio, so that words are learned too.
         word_drop: Share of the words left out of a line.
         mark_drop: Share of the lines that lose their `!` and `?`, as if a recogniser had written them.
+        borrow: Share of the draws of a recording without a transcript that train with a line that another says with
+            the same emotion; the others train without words.
+        balance: What an epoch has equally much of, one within the other: some of `corpus`, `emotion`, `speaker`;
+            empty for every recording once.
+        epoch_size: Recordings drawn an epoch; 0 for as many as there are.
         seed: Of weights, order and augmentation.
         log_mel: Augmentation of log-mel energies.
         encoder: Augmentation of a speech encoder's rows.
@@ -76,6 +83,9 @@ class Recipe:
     audio_drop: float = 0.1
     word_drop: float = 0.1
     mark_drop: float = 0.5
+    borrow: float = 0.0
+    balance: tuple[str, ...] = ()
+    epoch_size: int = 0
     seed: int = 1
     log_mel: LogMelAugmentation = field(default_factory=LogMelAugmentation)
     encoder: EncoderAugmentation = field(default_factory=EncoderAugmentation)
@@ -83,6 +93,11 @@ class Recipe:
     def augmentation(self, frontend: str) -> LogMelAugmentation | EncoderAugmentation:
         """Return the augmentation for a kind of audio frontend."""
         return self.log_mel if frontend == "log-mel" else self.encoder
+
+    @property
+    def sampling(self) -> Sampling:
+        """How an epoch is drawn."""
+        return Sampling(self.seed, self.balance, self.epoch_size)
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1 or self.step_epochs < 1:
@@ -95,6 +110,13 @@ class Recipe:
                 raise InputError(f"recipe: got {name} {getattr(self, name)!r}, expected one of {', '.join(known)}")
         for name in _SHARES:
             _check(name, getattr(self, name), below=1.0)
+        for name in _WHOLE_SHARES:
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise InputError(f"recipe: got {name} {getattr(self, name)}, expected 0 to 1")
+        if not set(self.balance) <= set(LEVELS) or len(set(self.balance)) < len(self.balance):
+            raise InputError(f"recipe: got balance {list(self.balance)}, expected of {', '.join(LEVELS)}, each once")
+        if self.epoch_size < 0:
+            raise InputError(f"recipe: got epoch_size {self.epoch_size}, expected 0 or more")
         for name, value in (("momentum", self.momentum), *(("betas", beta) for beta in self.betas)):
             _check(name, value, below=1.0)
         for name in _AMOUNTS:
@@ -145,18 +167,19 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return _read(typing.cast("type[Recipe]", hint), value, where)
     if typing.get_origin(hint) is tuple:
-        return _numbers(hint, value, where)
+        return _list(hint, value, where)
     kinds, expected = _KINDS[hint]
     if not isinstance(value, kinds) or (isinstance(value, bool) and hint is not bool):
         raise InputError(f"{where}: got {value!r}, expected {expected}")
     return float(value) if hint is float else value
 
 
-def _numbers(hint: Any, value: Any, where: str) -> tuple[float, ...]:
-    inner = typing.get_args(hint)
-    count = None if Ellipsis in inner else len(inner)
-    wanted = "one or more numbers" if count is None else f"{count} numbers"
+def _list(hint: Any, value: Any, where: str) -> tuple[Any, ...]:
+    kind, *rest = typing.get_args(hint)
+    what = "names" if kind is str else "numbers"
+    count = None if Ellipsis in rest else 1 + len(rest)
+    wanted = f"{'' if kind is str else 'one or more '}{what}" if count is None else f"{count} {what}"
     is_list = isinstance(value, Sequence) and not isinstance(value, str)
-    if not is_list or not value or (count is not None and len(value) != count):
+    if not is_list or not (value or kind is str) or (count is not None and len(value) != count):
         raise InputError(f"{where}: got {value!r}, expected a list of {wanted}")
-    return tuple(_value(float, one, where) for one in value)
+    return tuple(_value(kind, one, where) for one in value)

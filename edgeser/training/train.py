@@ -31,6 +31,7 @@ from edgeser.training.module import EmotionModule, balanced_weights
 from edgeser.training.options import TrainOptions, usable
 from edgeser.training.ranks import Group, check_environment, run_ranks
 from edgeser.training.run_folder import Run, claim_run, find_run
+from edgeser.training.sampler import RecordingSampler
 from edgeser.training.trained import TrainedModel
 
 log = logging.getLogger(__name__)
@@ -168,7 +169,10 @@ def _train_fold(fold: Fold, options: TrainOptions, features: Sources) -> None:
     once = list({audio_key(u): u for u in fold.train}.values())
     model.prepare(DataLoader(EmotionDataset(once, frontends, features, labels), recipe.batch_size))
     log.info("fold %s: %d parameters, %d utterances", fold.name, model.parameter_count(), len(fold.train))
-    weights = balanced_weights(training_set.classes, len(labels)) if recipe.class_weights else torch.ones(len(labels))
+    drawn = training_set.classes
+    if recipe.balance:
+        drawn = [drawn[index] for index, _ in RecordingSampler(fold.train, recipe.sampling).draws()]
+    weights = balanced_weights(drawn, len(labels)) if recipe.class_weights else torch.ones(len(labels))
     selected = fit(EmotionModule(model, recipe, weights), training_set, validation_set, folder, group)
     if group.rank == 0:
         training = {**options.as_dict(), "held_out": fold.name, **({"selected": selected} if selected else {})}

@@ -21,7 +21,7 @@ from edgeser.corpora import make_folds, read_corpus
 from edgeser.runtime.errors import InputError
 from edgeser.training import fitting
 from edgeser.training import train as train_module
-from edgeser.training.dataset import EmotionDataset, OnePerRecording
+from edgeser.training.dataset import EmotionDataset
 from edgeser.training.evaluation import ACCURACIES, cross_validation, read_predictions, repeated
 from edgeser.training.frontends import open_features
 from edgeser.training.module import EmotionModule, learning_rate_factor, make_optimizer
@@ -29,6 +29,7 @@ from edgeser.training.options import TrainOptions
 from edgeser.training.ranks import check_environment, is_first
 from edgeser.training.recipe import Recipe
 from edgeser.training.run_folder import claim_run
+from edgeser.training.sampler import Draw, RecordingSampler, Sampling
 from edgeser.training.train import train
 from edgeser.training.trained import TrainedModel
 
@@ -165,9 +166,9 @@ def test_the_test_split_is_not_looked_at_before_the_end(
     looked: list[str] = []
     get = EmotionDataset.__getitem__
 
-    def watched(self: EmotionDataset, index: int) -> object:
-        looked.append(self.utterances[index].id)
-        return get(self, index)
+    def watched(self: EmotionDataset, draw: int | Draw) -> object:
+        looked.append(self.utterances[draw if isinstance(draw, int) else draw[0]].id)
+        return get(self, draw)
 
     fit = train_module.fit
 
@@ -383,8 +384,8 @@ def test_a_launcher_with_another_number_of_processes_is_refused(monkeypatch: pyt
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_processes_share_one_order_of_recordings(spoken: str, ranks: int) -> None:
     utterances = [u for u in read_corpus(spoken) if u.session == "1"][:23]
-    whole = OnePerRecording(utterances, 1)
-    shares = [OnePerRecording(utterances, 1, rank, ranks) for rank in range(ranks)]
+    whole = RecordingSampler(utterances, Sampling(1))
+    shares = [RecordingSampler(utterances, Sampling(1), rank, ranks) for rank in range(ranks)]
     orders = []
     for epoch in range(2):
         for sampler in (whole, *shares):

@@ -14,13 +14,14 @@ from edgeser.corpora.inputs import graph_inputs
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.labels import FOUR_EMOTIONS
 from edgeser.training import train as train_module
-from edgeser.training.dataset import EmotionDataset, OnePerRecording
+from edgeser.training.dataset import EmotionDataset
 from edgeser.training.evaluation import cross_validation, read_predictions
 from edgeser.training.frontends import open_features
 from edgeser.training.glove import load_word_vectors
 from edgeser.training.module import EmotionModule, balanced_weights
 from edgeser.training.options import TrainOptions, usable
 from edgeser.training.recipe import Recipe
+from edgeser.training.sampler import RecordingSampler, Sampling
 from edgeser.training.train import train
 from edgeser.training.trained import TrainedModel
 
@@ -139,10 +140,10 @@ def test_words_are_dropped_in_the_stated_share(corpus: str) -> None:
 
 def test_one_per_recording_draws_every_recording_once(corpus: str) -> None:
     utterances = [dataclasses.replace(u, id=f"{u.id}{i}") for u in read_corpus(corpus) for i in range(3)]
-    sampler = OnePerRecording(utterances, seed=1)
+    sampler = RecordingSampler(utterances, Sampling(seed=1))
     orders = []
     for sampler.epoch in range(2):
-        chosen = list(sampler)
+        chosen = [index for index, _ in sampler]
         assert len({utterances[i].recording for i in chosen}) == len(chosen) == len(sampler) == 8
         orders.append(chosen)
     assert orders[0] != orders[1]
