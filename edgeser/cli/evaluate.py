@@ -22,6 +22,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -45,7 +46,15 @@ from edgeser.runtime.metrics import Metrics, measure
 from edgeser.runtime.recognizer import Runtime
 from edgeser.runtime.scoring import Recording, score
 from edgeser.training import faithfulness
-from edgeser.training.evaluation import ACCURACIES, Repetition, cross_validation, repeated
+from edgeser.training.evaluation import (
+    ACCURACIES,
+    RUN_PREDICTIONS,
+    CrossValidation,
+    Repetition,
+    cross_validation,
+    has_run_predictions,
+    repeated,
+)
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +113,14 @@ def run(args: argparse.Namespace) -> int:
 
 def report_run(run_folder: Path) -> str:
     """Return a run's table of folds, their mean, and the confusion matrix over all."""
-    result = cross_validation(run_folder)
+    text = _folds_text(cross_validation(run_folder))
+    if has_run_predictions(run_folder):
+        heard = _folds_text(cross_validation(run_folder, RUN_PREDICTIONS))
+        text += f"\n\nwith the mean of all that a fold holds out taken out (--normalize run)\n\n{heard}"
+    return text
+
+
+def _folds_text(result: CrossValidation) -> str:
     rows = {name: _accuracies(fold) for name, fold in result.folds.items()}
     rows["mean"] = [result.mean(name) for name in ACCURACIES]
     lines = [*_table("held out", rows), "", "all folds together"]
@@ -214,7 +230,9 @@ def _run_on_run(args: argparse.Namespace) -> int:
     result = cross_validation(args.what)
     found = faithfulness.of_run(args.what) if args.faithfulness else []
     if args.json:
-        measured = {"faithfulness": [asdict(one) for one in found]} if found else {}
+        measured: dict[str, Any] = {"faithfulness": [asdict(one) for one in found]} if found else {}
+        if has_run_predictions(args.what):
+            measured["run"] = cross_validation(args.what, RUN_PREDICTIONS).as_dict()
         print_json({**result.as_dict(), **measured})
     else:
         show(report_run(args.what))

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from edgeser.corpora import Utterance
-from edgeser.runtime.frontends import AudioFrontend, Features, Frontend, Rows, fit_length
+from edgeser.runtime.frontends import AudioFrontend, Features, Frontend, Rows, Statistics, fit_length
 from edgeser.training.augment import keep_rows
+from edgeser.training.domains import Shifts, shifted
 from edgeser.training.features import LineFeatures, RecordingFeatures
 from edgeser.training.lines import Lines
 from edgeser.training.recipe import Recipe
@@ -31,6 +32,7 @@ class EmotionDataset(Dataset[Sample]):
         features: Rows by modality; those with a row for each word have the same words in the same rows.
         labels: Emotions in the order of the classes.
         recipe: Augments with it; `None` for evaluation, which changes nothing.
+        shifts: What is taken out of the standardised rows of audio; `None` for nothing.
     """
 
     def __init__(
@@ -40,12 +42,14 @@ class EmotionDataset(Dataset[Sample]):
         features: Mapping[str, RecordingFeatures | LineFeatures],
         labels: Sequence[str],
         recipe: Recipe | None = None,
+        shifts: Shifts | None = None,
     ) -> None:
         self.utterances = utterances
         self.frontends = frontends
         self.recipe = recipe
         self.epoch = 0
         self._features = features
+        self._shifts = shifts
         spoken = {name: features[name] for name in frontends}
         self._lines = {name: source for name, source in spoken.items() if isinstance(source, LineFeatures)}
         self._classes = [labels.index(u.emotion or "") for u in utterances]
@@ -74,7 +78,7 @@ class EmotionDataset(Dataset[Sample]):
             rows[name] = source.rows(self.utterances[index])
             frontend = self.frontends[name]
             if isinstance(frontend, AudioFrontend):
-                rows[name] = frontend.statistics.normalise(rows[name])
+                rows[name] = self._statistics(frontend, index, np.random.default_rng(index)).normalise(rows[name])
         return {name: fit_length(rows[name], self.frontends[name].length) for name in self.frontends}
 
     def _augmented(self, index: int, before: int, recipe: Recipe) -> dict[str, Features]:
@@ -91,13 +95,20 @@ class EmotionDataset(Dataset[Sample]):
                 assert isinstance(frontend, AudioFrontend)
                 augmentation = recipe.augmentation(frontend.kind)
                 speed = float(rng.choice(augmentation.speeds))
-                rows[name] = augmentation.rows(source.rows(utterance, speed), frontend.statistics, rng)
+                statistics = self._statistics(frontend, index, rng)
+                rows[name] = augmentation.rows(source.rows(utterance, speed), statistics, rng)
             elif name not in rows:
                 rows.update(self._augmented_line(utterance, recipe, rng))
         return {
             name: fit_length(rows[name][:0] if name in dropped else rows[name], frontend.length)
             for name, frontend in self.frontends.items()
         }
+
+    def _statistics(self, frontend: AudioFrontend, index: int, rng: np.random.Generator) -> Statistics:
+        """Return what standardises the rows and takes out of them what has been drawn."""
+        if self._shifts is None:
+            return frontend.statistics
+        return shifted(frontend.statistics, self._shifts.draw(self.utterances[index], rng))
 
     def _augmented_line(self, utterance: Utterance, recipe: Recipe, rng: np.random.Generator) -> dict[str, Rows]:
         """Return the rows of all modalities of the transcript: the same marks and words are left out of each."""

@@ -16,6 +16,10 @@ from edgeser.runtime.metrics import Metrics, measure
 from edgeser.training.run_folder import read_run
 
 ACCURACIES = ("wa", "ua", "wf1")
+PREDICTIONS = "predictions.csv"
+"""A fold's, each utterance answered as if it were the first that is heard."""
+RUN_PREDICTIONS = "predictions-run.csv"
+"""The same with the mean of all that the fold holds out taken out, where the recipe has a `mean_prior`."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +107,12 @@ def repeated(runs: Sequence[Path]) -> Repetition:
     return Repetition(found)
 
 
-def cross_validation(run: Path) -> CrossValidation:
+def cross_validation(run: Path, predictions: str = PREDICTIONS) -> CrossValidation:
     """Read a run's predictions on what it held out.
+
+    Args:
+        run: The run's folder.
+        predictions: Which of them, `PREDICTIONS` or `RUN_PREDICTIONS`.
 
     Raises:
         InputError: The folder holds no finished fold.
@@ -112,7 +120,7 @@ def cross_validation(run: Path) -> CrossValidation:
     folds: dict[str, Metrics] = {}
     everything: list[dict[str, str]] = []
     labels: tuple[str, ...] = ()
-    for file in _predictions(run):
+    for file in _predictions(run, predictions):
         rows = read_predictions(file)
         labels = tuple(name.removeprefix("p_") for name in rows[0] if name.startswith("p_"))
         folds[file.parent.name.removeprefix("fold-")] = _measure(rows, labels)
@@ -171,9 +179,15 @@ def read_predictions(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _predictions(run: Path) -> list[Path]:
+def has_run_predictions(run: Path) -> bool:
+    """Whether every fold of a run was also answered with the mean of what it holds out taken out."""
+    files = _predictions(run)
+    return bool(files) and len(_predictions(run, RUN_PREDICTIONS)) == len(files)
+
+
+def _predictions(run: Path, name: str = PREDICTIONS) -> list[Path]:
     """Return the files of a run's folds, 2 before 10."""
-    return sorted(run.glob("fold-*/predictions.csv"), key=lambda file: (len(file.parent.name), file.parent.name))
+    return sorted(run.glob(f"fold-*/{name}"), key=lambda file: (len(file.parent.name), file.parent.name))
 
 
 def _measure(rows: list[dict[str, str]], labels: tuple[str, ...]) -> Metrics:

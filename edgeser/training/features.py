@@ -49,6 +49,7 @@ class RecordingFeatures:
         self._identity = {"kind": frontend.kind, "options": frontend.options(), "files": files}
         self._digests: dict[Path, str] = {}
         self._sound: set[Path] = set()  # files whose content was verified, once for all epochs
+        self._means: dict[str, Rows] = {}
 
     def rows(self, utterance: Utterance, speed: float = 1.0) -> Rows:
         """Return `(n, dim)` float32 rows of an utterance played at `speed`, not normalised, not padded.
@@ -109,6 +110,14 @@ class RecordingFeatures:
             return self.frontend.extract(samples)
         except InputError as error:
             raise InputError(f"utterance {utterance.id}: {utterance.audio}: {error}") from error
+
+    def mean(self, utterance: Utterance) -> Rows:
+        """Return the mean `(dim,)` over those rows of an utterance that a model gets, as it was recorded."""
+        key = audio_key(utterance)
+        if key not in self._means:
+            rows = self.rows(utterance)[: self.frontend.length]
+            self._means[key] = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+        return self._means[key]
 
     def statistics(self, utterances: Iterable[Utterance]) -> Statistics:
         """Return the statistics over every distinct recording of these utterances, as it was recorded."""

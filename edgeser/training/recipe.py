@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from edgeser.runtime.errors import InputError
 from edgeser.training.augment import EncoderAugmentation, LogMelAugmentation
-from edgeser.training.sampler import LEVELS, Sampling
+from edgeser.training.domains import MeanShift
+from edgeser.training.sampler import Sampling
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
 SCHEDULES = ("cosine", "step", "constant")
@@ -18,7 +19,6 @@ SELECTIONS = ("wa", "ua", "wf1")
 
 _CHOICES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "select_by": SELECTIONS}
 _SHARES = ("text_drop", "audio_drop", "word_drop", "mark_drop", "label_smoothing", "warmup_share", "average_decay")
-_WHOLE_SHARES = ("borrow",)
 _AMOUNTS = ("patience", "weight_decay", "gradient_clip", "part_weight")
 
 
@@ -56,6 +56,12 @@ class Recipe:
         balance: What an epoch has equally much of, one within the other: some of `corpus`, `emotion`, `speaker`;
             empty for every recording once.
         epoch_size: Recordings drawn an epoch; 0 for as many as there are.
+        mean_prior: Utterances that the training mean counts as when the mean of a sample's domain is taken out of its
+            rows of audio, see `edgeser.training.domains`; 0 takes nothing out.
+        cold_share: With `mean_prior`, share of the samples that nothing is taken out of.
+        mean_domain: With `mean_prior`, whose mean it is: the `corpus`'s, the `speaker`'s, or `both`, drawn.
+        mean_recordings: With `mean_prior`, most recordings that a mean is of.
+        skewed_share: With `mean_prior`, share of the means whose recordings have unequal shares of the emotions.
         seed: Of weights, order and augmentation.
         log_mel: Augmentation of log-mel energies.
         encoder: Augmentation of a speech encoder's rows.
@@ -86,6 +92,11 @@ class Recipe:
     borrow: float = 0.0
     balance: tuple[str, ...] = ()
     epoch_size: int = 0
+    mean_prior: float = MeanShift.prior
+    cold_share: float = MeanShift.cold_share
+    mean_domain: str = MeanShift.domain
+    mean_recordings: int = MeanShift.recordings
+    skewed_share: float = MeanShift.skewed_share
     seed: int = 1
     log_mel: LogMelAugmentation = field(default_factory=LogMelAugmentation)
     encoder: EncoderAugmentation = field(default_factory=EncoderAugmentation)
@@ -99,6 +110,11 @@ class Recipe:
         """How an epoch is drawn."""
         return Sampling(self.seed, self.balance, self.epoch_size)
 
+    @property
+    def mean_shift(self) -> MeanShift:
+        """How the mean of a sample's domain is drawn."""
+        return MeanShift(self.mean_prior, self.cold_share, self.mean_domain, self.mean_recordings, self.skewed_share)
+
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1 or self.step_epochs < 1:
             raise InputError(
@@ -110,13 +126,9 @@ class Recipe:
                 raise InputError(f"recipe: got {name} {getattr(self, name)!r}, expected one of {', '.join(known)}")
         for name in _SHARES:
             _check(name, getattr(self, name), below=1.0)
-        for name in _WHOLE_SHARES:
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise InputError(f"recipe: got {name} {getattr(self, name)}, expected 0 to 1")
-        if not set(self.balance) <= set(LEVELS) or len(set(self.balance)) < len(self.balance):
-            raise InputError(f"recipe: got balance {list(self.balance)}, expected of {', '.join(LEVELS)}, each once")
-        if self.epoch_size < 0:
-            raise InputError(f"recipe: got epoch_size {self.epoch_size}, expected 0 or more")
+        if not 0.0 <= self.borrow <= 1.0:
+            raise InputError(f"recipe: got borrow {self.borrow}, expected 0 to 1")
+        _ = self.sampling, self.mean_shift  # which check what they are of
         for name, value in (("momentum", self.momentum), *(("betas", beta) for beta in self.betas)):
             _check(name, value, below=1.0)
         for name in _AMOUNTS:

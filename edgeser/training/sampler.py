@@ -9,6 +9,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from edgeser.corpora import Utterance
+from edgeser.runtime.errors import InputError
 from edgeser.training.features import audio_key
 
 LEVELS = ("corpus", "emotion", "speaker")
@@ -32,6 +33,12 @@ class Sampling:
     seed: int
     balance: tuple[str, ...] = ()
     size: int = 0
+
+    def __post_init__(self) -> None:
+        if not set(self.balance) <= set(LEVELS) or len(set(self.balance)) < len(self.balance):
+            raise InputError(f"recipe: got balance {list(self.balance)}, expected of {', '.join(LEVELS)}, each once")
+        if self.size < 0:
+            raise InputError(f"recipe: got epoch_size {self.size}, expected 0 or more")
 
 
 class RecordingSampler(Sampler[Draw]):

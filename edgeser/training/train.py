@@ -19,17 +19,19 @@ from edgeser.corpora.splits import make_folds
 from edgeser.models import build_model
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.files import check_folder, check_room, replacing
-from edgeser.runtime.frontends import Frontend
+from edgeser.runtime.frontends import AudioFrontend, Frontend
 from edgeser.runtime.metrics import Metrics, measure
 from edgeser.training.building import check_model, input_specs
 from edgeser.training.dataset import EmotionDataset, Sample
-from edgeser.training.evaluation import read_predictions
+from edgeser.training.domains import ConstantShift, DomainMeans, run_shift, standardised_means
+from edgeser.training.evaluation import PREDICTIONS, RUN_PREDICTIONS, read_predictions
 from edgeser.training.features import LineFeatures, RecordingFeatures, audio_key
 from edgeser.training.fitting import fit
 from edgeser.training.frontends import compute_features, open_features
 from edgeser.training.module import EmotionModule, balanced_weights
 from edgeser.training.options import TrainOptions, usable
 from edgeser.training.ranks import Group, check_environment, run_ranks
+from edgeser.training.recipe import Recipe
 from edgeser.training.run_folder import Run, claim_run, find_run
 from edgeser.training.sampler import RecordingSampler
 from edgeser.training.trained import TrainedModel
@@ -162,12 +164,14 @@ def _train_fold(fold: Fold, options: TrainOptions, features: Sources) -> None:
     folder = fold_folder(options.out, fold.name)
     frontends = _fit_frontends(fold, features)
     recipe, labels = options.recipe, options.labels
-    training_set = EmotionDataset(fold.train, frontends, features, labels, recipe)
+    shifts = _domain_means(fold, frontends, features, recipe)
+    training_set = EmotionDataset(fold.train, frontends, features, labels, recipe, shifts)
     validation_set = EmotionDataset(fold.validation, frontends, features, labels) if fold.validation else None
     lightning.seed_everything(recipe.seed, verbose=False)
     model = build_model(options.family, options.preset, input_specs(frontends), len(labels), **options.changes)
     once = list({audio_key(u): u for u in fold.train}.values())
-    model.prepare(DataLoader(EmotionDataset(once, frontends, features, labels), recipe.batch_size))
+    unaugmented = EmotionDataset(once, frontends, features, labels, shifts=shifts)
+    model.prepare(DataLoader(unaugmented, recipe.batch_size))
     log.info("fold %s: %d parameters, %d utterances", fold.name, model.parameter_count(), len(fold.train))
     drawn = training_set.classes
     if recipe.balance:
@@ -178,18 +182,40 @@ def _train_fold(fold: Fold, options: TrainOptions, features: Sources) -> None:
         training = {**options.as_dict(), "held_out": fold.name, **({"selected": selected} if selected else {})}
         trained = TrainedModel(model.eval(), options.preset, frontends, labels, training)
         if fold.test:
-            test_set = EmotionDataset(fold.test, frontends, features, labels)
-            write_predictions(folder / "predictions.csv", fold.test, predict(trained, test_set), labels)
+            _predict_test(fold, trained, features, folder)
         trained.save(folder)
     if group.size > 1:
         torch.distributed.barrier()
+
+
+def _domain_means(
+    fold: Fold, frontends: Mapping[str, Frontend], features: Sources, recipe: Recipe
+) -> DomainMeans | None:
+    """Return what training draws the mean of a sample's domain from; `None` where none is taken out."""
+    source, audio = features.get("audio"), frontends.get("audio")
+    if not recipe.mean_prior or not isinstance(source, RecordingFeatures) or not isinstance(audio, AudioFrontend):
+        return None
+    return DomainMeans(fold.train, standardised_means(fold.train, source, audio), recipe.mean_shift)
+
+
+def _predict_test(fold: Fold, trained: TrainedModel, features: Sources, folder: Path) -> None:
+    """Write what a model makes of its test split: of each utterance alone, and having heard all of them."""
+    frontends, labels = trained.frontends, trained.labels
+    test_set = EmotionDataset(fold.test, frontends, features, labels)
+    write_predictions(folder / PREDICTIONS, fold.test, predict(trained, test_set), labels)
+    source, audio = features.get("audio"), frontends.get("audio")
+    prior = float(trained.training["recipe"]["mean_prior"])
+    if prior and isinstance(source, RecordingFeatures) and isinstance(audio, AudioFrontend):
+        shift = ConstantShift(run_shift(fold.test, source, audio, prior))
+        heard = EmotionDataset(fold.test, frontends, features, labels, shifts=shift)
+        write_predictions(folder / RUN_PREDICTIONS, fold.test, predict(trained, heard), labels)
 
 
 def _result(fold: Fold, options: TrainOptions) -> FoldResult:
     folder = fold_folder(options.out, fold.name)
     if not fold.test:
         return FoldResult(fold.name, folder, None)
-    rows = read_predictions(folder / "predictions.csv")
+    rows = read_predictions(folder / PREDICTIONS)
     metrics = measure([r["label"] for r in rows], [r["emotion"] for r in rows], options.labels)
     return FoldResult(fold.name, folder, metrics)
 
