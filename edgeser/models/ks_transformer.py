@@ -15,15 +15,9 @@ from edgeser.models.base import EmotionModel, InputSpec, ModelOutput
 from edgeser.models.branch import BranchConfig
 from edgeser.nn.attention import Attend
 from edgeser.nn.classifier import build_classifier
-from edgeser.nn.positions import masked_mean, masked_statistics, sinusoids, valid_rows
-from edgeser.nn.relevance import (
-    classifier_gradient,
-    contrast,
-    mean_contribution,
-    relevance,
-    statistics_contribution,
-)
-from edgeser.nn.skip import StatisticsSkip
+from edgeser.nn.positions import masked_mean, sinusoids, valid_rows
+from edgeser.nn.relevance import classifier_gradient, contrast, mean_contribution, relevance
+from edgeser.nn.skip import STATISTICS, StatisticsSkip
 from edgeser.nn.sparsity import KeySparse
 from edgeser.nn.stems import Stem
 from edgeser.nn.transformer import CrossAttentionBlock, LayerSizes, Stream, TransformerLayer, unmasked
@@ -47,9 +41,11 @@ class KSTransformerConfig:
         sparse: `False` replaces key-sparse by vanilla attention everywhere (the ablation).
         mask_padding: Leave padded rows out of every attention and of the mean. The published system masks
             them in feature extraction and cross attention only.
-        skip: Dropout on a skip from the mean and deviation of each modality's input rows straight to the logits;
+        skip: Dropout on a skip from statistics of each modality's input rows straight to the logits;
             `None` for no skip. The published system has none: with a pretrained encoder and little data, most of
             what there is to learn is linear in these statistics, and the attention learns what they miss.
+        skip_statistics: What the skip reads: `mean-deviation`, or the `mean` alone, which holds better on corpora that
+            the model has not met.
         fusion_drop: In training, share of the samples for which a model with skips does without its fusion's logits;
             afterwards these logits weigh the other share. Skips and fusion see the same evidence: added in full,
             they count it twice.
@@ -68,6 +64,7 @@ class KSTransformerConfig:
     sparse: bool = True
     mask_padding: bool = False
     skip: float | None = None
+    skip_statistics: str = STATISTICS[0]
     fusion_drop: float = 0.0
     readout: str = "attention"
     dropout: float = 0.5
@@ -82,6 +79,9 @@ class KSTransformerConfig:
             raise InputError(f"ks-transformer: got layers {self.layers}, expected three counts, for example 5,3,2")
         if self.readout not in READOUTS:
             raise InputError(f"ks-transformer: got readout {self.readout!r}, expected {' or '.join(READOUTS)}")
+        if self.skip_statistics not in STATISTICS:
+            known = " or ".join(STATISTICS)
+            raise InputError(f"ks-transformer: got skip_statistics {self.skip_statistics!r}, expected {known}")
         if not set(self.modules) <= set(MODULES):
             raise InputError(f"ks-transformer: got modules {list(self.modules)}, expected of {', '.join(MODULES)}")
         for name, branch in self.branches.items():
@@ -139,7 +139,7 @@ class KSTransformer(EmotionModel):
         self.skips = nn.ModuleDict()
         if config.skip is not None:
             for name, branch in config.branches.items():
-                self.skips[name] = StatisticsSkip(branch.dim, config.classes, config.skip)
+                self.skips[name] = StatisticsSkip(branch.dim, config.classes, config.skip, config.skip_statistics)
         for name, branch in config.branches.items():
             rows = self._stem(name).rows(branch.length)
             self.register_buffer(f"{name}_positions", sinusoids(rows, branch.width), persistent=False)
@@ -165,8 +165,9 @@ class KSTransformer(EmotionModel):
             logits = logits * (torch.rand_like(logits[:, :1]) >= self.config.fusion_drop)
         elif self.skips:
             logits = logits * self._fusion_share
-        for name, skip in self.skips.items():
-            statistics[name] = masked_statistics(inputs[name], inputs[f"{name}_length"])
+        for name in self.skips:
+            skip = self._skip(name)
+            statistics[name] = skip.measure(inputs[name], inputs[f"{name}_length"])
             parts[name] = skip(statistics[name], inputs[f"{name}_length"])
             logits = logits + parts[name]
         if self.training:
@@ -194,8 +195,8 @@ class KSTransformer(EmotionModel):
             contribution = self._stem(name).spread(through_fusion * self._fusion_share, self.inputs[name].length)
             length = inputs[f"{name}_length"]
             if name in statistics:
-                along = cast(StatisticsSkip, self.skips[name]).gradient(direction)
-                contribution = contribution + statistics_contribution(inputs[name], statistics[name], length, along)
+                through_skip = self._skip(name).contribution(inputs[name], statistics[name], length, direction)
+                contribution = contribution + through_skip
             found[name] = relevance(contribution, length)
         return found
 
@@ -209,9 +210,9 @@ class KSTransformer(EmotionModel):
         for batch in batches if found else ():
             for name, statistics in found.items():
                 length = batch[f"{name}_length"]
-                statistics.append(masked_statistics(batch[name], length)[length > 0])
+                statistics.append(self._skip(name).measure(batch[name], length)[length > 0])
         for name, statistics in found.items():
-            cast(StatisticsSkip, self.skips[name]).fit(torch.cat(statistics))
+            self._skip(name).fit(torch.cat(statistics))
 
     def _interact(self, name: str, streams: Mapping[str, Stream]) -> Stream:
         own = streams[name]
@@ -231,6 +232,9 @@ class KSTransformer(EmotionModel):
 
     def _stem(self, name: str) -> Stem:
         return cast(Stem, self.stems[name])
+
+    def _skip(self, name: str) -> StatisticsSkip:
+        return cast(StatisticsSkip, self.skips[name])
 
     def _layers(self, branch: BranchConfig, count: int, attend: Attend | None) -> nn.ModuleList:
         return nn.ModuleList(TransformerLayer(self._sizes(branch), attend) for _ in range(count))

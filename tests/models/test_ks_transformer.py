@@ -55,7 +55,9 @@ ENCODED = {"audio": InputSpec(460, 48, "onnx-encoder"), "text": InputSpec(20, 24
 
 
 @pytest.mark.parametrize("modalities", [("audio", "text"), ("audio",), ("text",)])
-@pytest.mark.parametrize("changes", [{}, {"skip": None}, {"readout": "attention"}, {"layers": (0, 0, 0)}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"skip": None}, {"readout": "attention"}, {"layers": (0, 0, 0)}, {"skip_statistics": "mean"}]
+)
 def test_encoder_rows_are_taken_too(modalities, changes):
     inputs = {name: ENCODED[name] for name in modalities}
     model = build_model("ks-transformer", "compact", inputs, 4, **changes)
@@ -165,3 +167,30 @@ def test_configuration_restores_the_same_model():
 def test_bad_configurations_are_refused(family, preset, inputs, changes, message):
     with pytest.raises(InputError, match=message):
         build_model(family, preset, inputs, 4, **changes)
+
+
+def test_a_skip_on_the_mean_alone_is_blind_to_deviations():
+    model = build_model("ks-transformer", "compact", ENCODED, 4, skip_statistics="mean").eval()
+    inputs = batch(model, {"audio": [100, 100], "text": [5, 5]})
+    model.prepare([inputs])
+    assert model.skips["audio"].classify.in_features == 48
+    mean = inputs["audio"][0, :100].mean(dim=0)
+    inputs["audio"][1, :100] = mean  # the same mean, and no deviation
+    inputs["audio"][0, 100:] = 7.0  # padding is not heard
+    with torch.no_grad():
+        skip = model.skips["audio"]
+        first, second = skip(skip.measure(inputs["audio"], inputs["audio_length"]), inputs["audio_length"])
+    torch.testing.assert_close(first, second, atol=1e-4, rtol=1e-4)
+
+
+def test_bundles_from_before_have_a_skip_on_both():
+    model = build_model("ks-transformer", "compact", ENCODED, 4)
+    configuration = model.configuration()
+    assert configuration.pop("skip_statistics") == "mean-deviation"
+    old = restore_model("ks-transformer", configuration)
+    old.load_state_dict(model.state_dict())
+    assert old.config == model.config
+    narrow = build_model("ks-transformer", "compact", ENCODED, 4, skip_statistics="mean")
+    assert restore_model("ks-transformer", narrow.configuration()).config == narrow.config
+    with pytest.raises(InputError, match="got skip_statistics 'median', expected mean-deviation or mean"):
+        build_model("ks-transformer", "compact", ENCODED, 4, skip_statistics="median")

@@ -93,3 +93,25 @@ def test_a_skip_without_training_rows_stays_neutral() -> None:
     skip = StatisticsSkip(3, 4, dropout=0.5).eval()
     skip.fit(torch.zeros(0, 6))
     assert torch.isfinite(skip(torch.randn(2, 6), torch.tensor([5, 0]))).all()
+
+
+@pytest.mark.parametrize("kind", ["mean-deviation", "mean"])
+def test_contributions_through_a_skip_are_those_of_its_statistics(kind: str) -> None:
+    """Moving one row a little moves the logits by that row's share of the gradient."""
+    x, length = rows([9, 4])
+    torch.manual_seed(1)
+    skip = StatisticsSkip(6, 4, 0.5, kind).double().eval()
+    skip.fit(torch.randn(20, skip.classify.in_features, dtype=torch.float64))
+    direction = torch.randn(2, 4, dtype=torch.float64)
+    wanted = x.clone().requires_grad_()
+    measured = skip.measure(wanted, length)
+    measured.retain_grad()
+    (skip(measured, length) * direction).sum().backward()
+    torch.testing.assert_close(skip.gradient(direction), measured.grad, check_dtype=False)
+    found = skip.contribution(x, measured.detach(), length, direction)
+    if kind == "mean":
+        expected = (wanted.grad * x).sum(dim=2)  # linear in the rows
+        torch.testing.assert_close(found, expected, check_dtype=False, rtol=1e-5, atol=1e-5)
+    else:
+        expected = statistics_contribution(x, measured.detach(), length, skip.gradient(direction))
+        torch.testing.assert_close(found, expected)
