@@ -35,6 +35,9 @@ class StatisticsSkip(nn.Module):
 
     def measure(self, rows: Tensor, length: Tensor) -> Tensor:
         """Return the statistics `(N, width)` of the first `length[n]` of `(N, T, dim)` rows."""
+        if self.training and rows.shape[0]:
+            # Padding is most of a batch of short clips; an exported graph has a fixed length and keeps it.
+            rows = rows[:, : max(1, int(length.max()))]
         return masked_mean(rows, length) if self.is_mean else masked_statistics(rows, length)
 
     def fit(self, statistics: Tensor) -> None:

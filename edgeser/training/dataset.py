@@ -23,6 +23,21 @@ Sample = dict[str, Tensor]
 _WHOLE_LINE = "sentence"  # one row, which no single word can be left out of
 
 
+def collate(samples: Sequence[Sample]) -> Sample:
+    """Stack samples into a batch, copying only their valid rows: most of a batch of short clips is padding."""
+    batch: Sample = {}
+    for name, first in samples[0].items():
+        if f"{name}_length" not in samples[0]:
+            batch[name] = torch.stack([sample[name] for sample in samples])
+            continue
+        stacked = np.zeros((len(samples), *first.shape), np.float32)
+        for place, sample in zip(stacked, samples, strict=True):
+            valid = int(sample[f"{name}_length"])
+            place[:valid] = sample[name][:valid].numpy()
+        batch[name] = torch.from_numpy(stacked)
+    return batch
+
+
 class EmotionDataset(Dataset[Sample]):
     """Utterances as model inputs, by index, or by what a `RecordingSampler` drew.
 

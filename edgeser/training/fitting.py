@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from edgeser.runtime.metrics import measure
 from edgeser.training.checkpoint import HashedCheckpoints
-from edgeser.training.dataset import EmotionDataset
+from edgeser.training.dataset import EmotionDataset, collate
 from edgeser.training.module import EmotionModule
 from edgeser.training.ranks import Group
 from edgeser.training.recipe import Recipe
@@ -49,7 +49,8 @@ def fit(
     _silence()
     recipe = module.recipe
     sampler = RecordingSampler(training_set.utterances, recipe.sampling, group.rank, group.size)
-    loader = DataLoader(training_set, recipe.batch_size, sampler=sampler, drop_last=len(sampler) > recipe.batch_size)
+    has_more = len(sampler) > recipe.batch_size
+    loader = DataLoader(training_set, recipe.batch_size, sampler=sampler, drop_last=has_more, collate_fn=collate)
     averaging = EMAWeightAveraging(decay=recipe.average_decay) if recipe.average_decay else None
     best = BestEpoch(recipe) if validation_set is not None else None
     # The best epoch is asked before the averaging puts the trained weights back.

@@ -115,3 +115,11 @@ def test_contributions_through_a_skip_are_those_of_its_statistics(kind: str) -> 
     else:
         expected = statistics_contribution(x, measured.detach(), length, skip.gradient(direction))
         torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("kind", ["mean-deviation", "mean"])
+@pytest.mark.parametrize("lengths", [[9, 4], [3, 0], [0, 0]])
+def test_a_skip_measures_the_same_in_training(kind: str, lengths: list[int]) -> None:
+    x, length = rows(lengths)
+    skip = StatisticsSkip(6, 4, 0.5, kind)
+    torch.testing.assert_close(skip.train().measure(x, length), skip.eval().measure(x, length))

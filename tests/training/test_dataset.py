@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import default_collate
 
 from edgeser.corpora import Utterance, read_corpus
 from edgeser.runtime.frontends import Frontend, LogMel, OpenGraph, Phonemes, ReadFile, TextFrontend, Token
 from edgeser.runtime.frontends.statistics import Rows
 from edgeser.runtime.frontends.words import cut_words
 from edgeser.runtime.labels import FOUR_EMOTIONS
-from edgeser.training.dataset import EmotionDataset, Sample
+from edgeser.training.dataset import EmotionDataset, Sample, collate
 from edgeser.training.features import LineFeatures, RecordingFeatures
 from edgeser.training.glove import load_word_vectors
 from edgeser.training.pronunciations import load_pronunciations
@@ -180,3 +181,14 @@ def test_an_utterance_without_words(dataset: Open, clip: Path) -> None:
     for epoch in range(3):
         data.epoch = epoch
         assert [int(data[0][f"{name}_length"]) for name in ALL[1:]] == [0, 0, 0]
+
+
+def test_a_batch_is_what_torch_would_stack(dataset: Open) -> None:
+    """Short, cropped and empty ones among them, and what is behind the valid rows is 0."""
+    drawn = samples(dataset(ALL, DROPS), 2)
+    assert {0} < {int(sample["text_length"]) for sample in drawn}
+    ours, theirs = collate(drawn), default_collate(drawn)
+    assert list(ours) == list(theirs)
+    for name, expected in theirs.items():
+        torch.testing.assert_close(ours[name], expected, rtol=0, atol=0)
+        assert ours[name].dtype == expected.dtype
