@@ -26,6 +26,7 @@ examples:
       --recipe learning_rate=5e-4 --recipe log_mel.noise_share=0
   edgeser train --corpus manifest:corpus.csv --out runs/final --protocol all
   edgeser train --corpus manifest:proxy/manifest.csv --corpus 'manifest:voices/manifest.csv?role=train' --out runs/two
+  edgeser train --corpus manifest:corpus.csv --copies 3 --noise manifest:noise/manifest.csv --out runs/noisy
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ _FLAGS: dict[str, Callable[[str], Any]] = {
     "batch_size": positive,
     "learning_rate": float,
     "label_smoothing": float,
+    "copies": int,
     "seed": int,
 }
 
@@ -93,6 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help=f"a number to train by: {', '.join(one.name for one in dataclasses.fields(Recipe))}",
     )
+    parser.add_argument("--noise", metavar="manifest:FILE", help="id, audio, kind: noises and rooms for --copies")
     for name, kind in _FLAGS.items():
         flag = f"--{name.replace('_', '-')}"
         default = getattr(Recipe, name)
@@ -128,6 +131,7 @@ def run(args: argparse.Namespace) -> int:
             bins=args.bins,
             word_vectors=args.word_vectors,
             pronunciations=args.pronunciations,
+            noise=args.noise,
             recipe=_recipe(args),
             devices=args.devices,
             nodes=args.nodes,

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edgeser.corpora import Utterance
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.frontends import AudioFrontend, Rows, Statistics
+from edgeser.training.copies import copy_key
 from edgeser.training.features import RecordingFeatures, audio_key
 
 DOMAINS = ("corpus", "speaker", "both")
@@ -127,9 +128,10 @@ class DomainMeans:
 
 
 def _domain(utterance: Utterance, kind: str) -> tuple[str, ...]:
-    """Name the domain of an utterance; one whose speaker is not known has its corpus's."""
+    """Name the domain of an utterance; one whose speaker is not known has its corpus's, a copy that copy's."""
     is_speaker = kind == "speaker" and utterance.speaker
-    return (utterance.corpus, utterance.speaker) if is_speaker else (utterance.corpus,)
+    copy = tuple(map(str, copy_key(utterance)))
+    return (utterance.corpus, utterance.speaker, *copy) if is_speaker else (utterance.corpus, "", *copy)
 
 
 def shift_of(means: NDArray[np.float32], prior: float) -> Rows:

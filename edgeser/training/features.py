@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soxr
 from tqdm import tqdm
 
 from edgeser.corpora import Utterance
 from edgeser.corpora.inputs import load_utterance
-from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.caches import cache_folder
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.files import check_room, replacing, writing
 from edgeser.runtime.frontends import AudioFrontend, Rows, Statistics, TextFrontend
 from edgeser.runtime.frontends.statistics import STATISTICS
+from edgeser.training.copies import Copy, copy_key
+from edgeser.training.waveforms import apply, play
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +34,9 @@ _PUNCTUATION = re.compile(r"[^\w\s']+")
 class RecordingFeatures:
     """Rows of recordings as a frontend extracts them, before its statistics are known.
 
-    The key is a hash of the frontend's kind, options and files, the playing speed, the extent, and the bytes of the
-    audio file: a changed recording or encoder is computed anew, a moved or renamed file is not.
+    The key is a hash of the frontend's kind, options and files, the playing speed, the extent, the bytes of the audio
+    file and, of a `Copy`, its condition: a changed recording, noise or encoder is computed anew, a moved or renamed
+    file is not.
 
     Args:
         frontend: The frontend.
@@ -105,7 +106,10 @@ class RecordingFeatures:
             check_room(self.folder, int(seconds / self.frontend.hop_s) * self.frontend.dim * _BYTES)
 
     def _extract(self, utterance: Utterance, speed: float) -> Rows:
-        samples = play(load_utterance(utterance), speed)
+        samples = load_utterance(utterance)
+        if isinstance(utterance, Copy):
+            samples = apply(samples, utterance.condition)
+        samples = play(samples, speed)
         try:
             return self.frontend.extract(samples)
         except InputError as error:
@@ -129,13 +133,15 @@ class RecordingFeatures:
             if not utterance.audio.is_file():
                 raise InputError(f"{utterance.audio}: no such file (utterance {utterance.id})")
             self._digests[utterance.audio] = hashlib.sha256(utterance.audio.read_bytes()).hexdigest()
-        what = {
+        what: dict[str, Any] = {
             "scheme": _SCHEME,
             **self._identity,
             "speed": speed,
             "extent": [utterance.start_s, utterance.end_s],
             "audio": self._digests[utterance.audio],
         }
+        if isinstance(utterance, Copy):  # what was kept of recordings as they are stays found
+            what["condition"] = utterance.condition.identity()
         key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
         return self.folder / key[:2] / f"{key}.npy"
 
@@ -200,12 +206,4 @@ class LineFeatures:
 
 def audio_key(utterance: Utterance) -> str:
     """Name an utterance's recording; utterances that share it share their audio features."""
-    return "|".join(map(str, utterance.recording))
-
-
-def play(samples: Samples, speed: float) -> Samples:
-    """Play samples faster or slower, pitch and all, as a tape would."""
-    if speed == 1.0:
-        return samples
-    played: Samples = soxr.resample(samples, SAMPLE_RATE * speed, SAMPLE_RATE)
-    return played
+    return "|".join(map(str, (*utterance.recording, *copy_key(utterance))))

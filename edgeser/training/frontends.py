@@ -10,8 +10,10 @@ from edgeser.corpora.checking import check_utterances, leave_out
 from edgeser.models import family
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.frontends import AudioFrontend, LogMel, Phonemes, TextFrontend, WordVectors, read_frontend
+from edgeser.training.copies import Copy, copies
 from edgeser.training.features import LineFeatures, RecordingFeatures
 from edgeser.training.glove import load_word_vectors
+from edgeser.training.noises import NoiseBank, read_noises
 from edgeser.training.options import TrainOptions
 from edgeser.training.pronunciations import load_pronunciations
 
@@ -73,7 +75,21 @@ def compute_features(
         unusable |= failed
         if strict is not None and failed:  # what is only found out when all of a file is read
             leave_out(unusable, len(utterances), strict)
+        kept = [u for u in utterances if u.id not in unusable]
+        failed = source.prepare(corpus_copies(options, kept), speeds, check.lengths)
+        if failed:  # its recording is sound, so it is a file of the condition
+            name, why = next(iter(failed.items()))
+            raise InputError(f"copy {name}: {why}")
     return unusable
+
+
+def corpus_copies(options: TrainOptions, utterances: Sequence[Utterance]) -> list[Copy]:
+    """Return the recipe's copies of utterances; none where a run does not hear them."""
+    recipe = options.recipe
+    if not recipe.copies or "audio" not in options.modalities:
+        return []
+    bank = NoiseBank() if options.noise is None else read_noises(options.noise, "train")
+    return copies(utterances, recipe.copies, recipe.wave, bank, recipe.seed)
 
 
 def log_mel(options: TrainOptions) -> LogMel:

@@ -39,6 +39,7 @@ class TrainOptions:
         bins: Mel bins, where there is no speech encoder; `None` for the family's own.
         word_vectors: GloVe text file, where there is no text encoder; `None` for GloVe 6B 50d.
         pronunciations: Pronouncing dictionary in CMUdict's form, for phonemes; `None` for CMUdict.
+        noise: Manifest of noises and rooms for the recipe's `copies`, see `edgeser.training.noises`; `None` for none.
         recipe: Numbers to train by.
         devices: Processes on this machine, each with a GPU or a share of the cores.
         nodes: Machines; see `edgeser.training.ranks`.
@@ -61,6 +62,7 @@ class TrainOptions:
     bins: int | None = None
     word_vectors: Path | None = None
     pronunciations: Path | None = None
+    noise: str | None = None
     recipe: Recipe = field(default_factory=Recipe)
     devices: int = 1
     nodes: int = 1
@@ -70,6 +72,8 @@ class TrainOptions:
         object.__setattr__(self, "corpus", as_spec(self.corpus))
         if self.devices < 1 or self.nodes < 1:
             raise InputError(f"got {self.devices} devices and {self.nodes} nodes, expected at least 1 of each")
+        if self.noise is not None and not self.recipe.copies:
+            raise InputError(f"noise: got {self.noise} without copies that it could be in: give --copies N")
         modes = family(self.family).modes
         mode = next((m for m in modes if set(m) == set(self.modalities)), None) if self.modalities else modes[0]
         if mode is None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from edgeser.runtime.errors import InputError
 from edgeser.training.augment import EncoderAugmentation, LogMelAugmentation
+from edgeser.training.copies import WaveAugmentation
 from edgeser.training.domains import MeanShift
 from edgeser.training.sampler import Sampling
 
@@ -62,9 +63,11 @@ class Recipe:
         mean_domain: With `mean_prior`, whose mean it is: the `corpus`'s, the `speaker`'s, or `both`, drawn.
         mean_recordings: With `mean_prior`, most recordings that a mean is of.
         skewed_share: With `mean_prior`, share of the means whose recordings have unequal shares of the emotions.
+        copies: Copies of every recording that train beside it, each under a condition that `wave` draws.
         seed: Of weights, order and augmentation.
         log_mel: Augmentation of log-mel energies.
         encoder: Augmentation of a speech encoder's rows.
+        wave: Augmentation of the audio itself, of copies.
     """
 
     epochs: int = 40
@@ -97,9 +100,11 @@ class Recipe:
     mean_domain: str = MeanShift.domain
     mean_recordings: int = MeanShift.recordings
     skewed_share: float = MeanShift.skewed_share
+    copies: int = 0
     seed: int = 1
     log_mel: LogMelAugmentation = field(default_factory=LogMelAugmentation)
     encoder: EncoderAugmentation = field(default_factory=EncoderAugmentation)
+    wave: WaveAugmentation = field(default_factory=WaveAugmentation)
 
     def augmentation(self, frontend: str) -> LogMelAugmentation | EncoderAugmentation:
         """Return the augmentation for a kind of audio frontend."""
@@ -126,6 +131,8 @@ class Recipe:
                 raise InputError(f"recipe: got {name} {getattr(self, name)!r}, expected one of {', '.join(known)}")
         for name in _SHARES:
             _check(name, getattr(self, name), below=1.0)
+        if self.copies < 0:
+            raise InputError(f"recipe: got {self.copies} copies, expected 0 or more")
         if not 0.0 <= self.borrow <= 1.0:
             raise InputError(f"recipe: got borrow {self.borrow}, expected 0 to 1")
         _ = self.sampling, self.mean_shift  # which check what they are of
@@ -139,7 +146,7 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
-        """Make a recipe of TOML's or JSON's plain values; `log_mel` and `encoder` are tables of their own.
+        """Make a recipe of TOML's or JSON's plain values; `log_mel`, `encoder` and `wave` are tables of their own.
 
         Raises:
             InputError: A name is unknown, or a value does not fit.
@@ -152,7 +159,7 @@ def _check(name: str, value: float, below: float = float("inf")) -> None:
         raise InputError(f"recipe: got {name} {value}, expected 0 {'to below 1' if below == 1.0 else 'or more'}")
 
 
-_T = TypeVar("_T", Recipe, LogMelAugmentation, EncoderAugmentation)
+_T = TypeVar("_T", Recipe, LogMelAugmentation, EncoderAugmentation, WaveAugmentation)
 _KINDS: Mapping[Any, tuple[Any, str]] = {
     int: ((int,), "a whole number"),
     float: ((int, float), "a number"),

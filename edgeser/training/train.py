@@ -22,12 +22,13 @@ from edgeser.runtime.files import check_folder, check_room, replacing
 from edgeser.runtime.frontends import AudioFrontend, Frontend
 from edgeser.runtime.metrics import Metrics, measure
 from edgeser.training.building import check_model, input_specs
+from edgeser.training.copies import Copy
 from edgeser.training.dataset import EmotionDataset, Sample
 from edgeser.training.domains import ConstantShift, DomainMeans, run_shift, standardised_means
 from edgeser.training.evaluation import PREDICTIONS, RUN_PREDICTIONS, read_predictions
 from edgeser.training.features import LineFeatures, RecordingFeatures, audio_key
 from edgeser.training.fitting import fit
-from edgeser.training.frontends import compute_features, open_features
+from edgeser.training.frontends import compute_features, corpus_copies, open_features
 from edgeser.training.module import EmotionModule, balanced_weights
 from edgeser.training.options import TrainOptions, usable
 from edgeser.training.ranks import Group, check_environment, run_ranks
@@ -164,18 +165,19 @@ def _train_fold(fold: Fold, options: TrainOptions, features: Sources) -> None:
     folder = fold_folder(options.out, fold.name)
     frontends = _fit_frontends(fold, features)
     recipe, labels = options.recipe, options.labels
-    shifts = _domain_means(fold, frontends, features, recipe)
-    training_set = EmotionDataset(fold.train, frontends, features, labels, recipe, shifts)
+    heard = [*fold.train, *_copies(fold, options)]
+    shifts = _domain_means(heard, frontends, features, recipe)
+    training_set = EmotionDataset(heard, frontends, features, labels, recipe, shifts)
     validation_set = EmotionDataset(fold.validation, frontends, features, labels) if fold.validation else None
     lightning.seed_everything(recipe.seed, verbose=False)
     model = build_model(options.family, options.preset, input_specs(frontends), len(labels), **options.changes)
     once = list({audio_key(u): u for u in fold.train}.values())
     unaugmented = EmotionDataset(once, frontends, features, labels, shifts=shifts)
     model.prepare(DataLoader(unaugmented, recipe.batch_size))
-    log.info("fold %s: %d parameters, %d utterances", fold.name, model.parameter_count(), len(fold.train))
+    log.info("fold %s: %d parameters, %d utterances", fold.name, model.parameter_count(), len(heard))
     drawn = training_set.classes
     if recipe.balance:
-        drawn = [drawn[index] for index, _ in RecordingSampler(fold.train, recipe.sampling).draws()]
+        drawn = [drawn[index] for index, _ in RecordingSampler(heard, recipe.sampling).draws()]
     weights = balanced_weights(drawn, len(labels)) if recipe.class_weights else torch.ones(len(labels))
     selected = fit(EmotionModule(model, recipe, weights), training_set, validation_set, folder, group)
     if group.rank == 0:
@@ -188,14 +190,21 @@ def _train_fold(fold: Fold, options: TrainOptions, features: Sources) -> None:
         torch.distributed.barrier()
 
 
+def _copies(fold: Fold, options: TrainOptions) -> list[Copy]:
+    """Return the copies of a fold's training split; they are drawn from all, so that every fold has the same."""
+    kept = {utterance.id for utterance in fold.train}
+    everyone = (*fold.train, *fold.validation, *fold.test)
+    return [copy for copy in corpus_copies(options, everyone) if copy.original in kept]
+
+
 def _domain_means(
-    fold: Fold, frontends: Mapping[str, Frontend], features: Sources, recipe: Recipe
+    utterances: Sequence[Utterance], frontends: Mapping[str, Frontend], features: Sources, recipe: Recipe
 ) -> DomainMeans | None:
     """Return what training draws the mean of a sample's domain from; `None` where none is taken out."""
     source, audio = features.get("audio"), frontends.get("audio")
     if not recipe.mean_prior or not isinstance(source, RecordingFeatures) or not isinstance(audio, AudioFrontend):
         return None
-    return DomainMeans(fold.train, standardised_means(fold.train, source, audio), recipe.mean_shift)
+    return DomainMeans(utterances, standardised_means(utterances, source, audio), recipe.mean_shift)
 
 
 def _predict_test(fold: Fold, trained: TrainedModel, features: Sources, folder: Path) -> None:
