@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.labels import NO_SPEECH
@@ -78,19 +79,32 @@ def measure(predicted: Sequence[str], actual: Sequence[str], labels: Sequence[st
     if unknown:
         raise InputError(f"metrics: got {', '.join(unknown)}, the model knows {', '.join(labels)}")
     index = {label: i for i, label in enumerate(labels)}
-    confusion = np.zeros((len(labels), len(labels) + 1), dtype=np.int64)  # the last column: unanswered
+    counts = np.zeros((len(labels), len(labels) + 1), dtype=np.int64)  # the last column: unanswered
     for guess, truth in zip(predicted, actual, strict=True):
-        confusion[index[truth], index.get(guess, -1)] += 1
-    unanswered, per_class = confusion[:, -1], confusion.sum(axis=1)
-    confusion = confusion[:, :-1]
-    right, per_guess = confusion.diagonal(), confusion.sum(axis=0)
-    present = per_class > 0
-    f1 = 2.0 * right / np.maximum(per_class + per_guess, 1)
+        counts[index[truth], index.get(guess, -1)] += 1
+    wa, ua, wf1 = (float(value) for value in accuracies(counts).values())
+    unanswered = counts[:, -1]
     return Metrics(
-        wa=float(right.sum() / len(actual)),
-        ua=float((right[present] / per_class[present]).mean()),
-        wf1=float((f1 * per_class).sum() / len(actual)),
-        confusion=tuple(tuple(int(n) for n in row) for row in confusion),
+        wa=wa,
+        ua=ua,
+        wf1=wf1,
+        confusion=tuple(tuple(int(n) for n in row) for row in counts[:, :-1]),
         labels=tuple(labels),
         unanswered=tuple(int(n) for n in unanswered) if unanswered.any() else (),
     )
+
+
+def accuracies(confusions: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+    """Return `wa`, `ua` and `wf1`, each `(...)`, of confusions `(..., classes, classes + 1)`.
+
+    The last column counts what was not answered. Each confusion counts one utterance at least.
+    """
+    per_class = confusions.sum(axis=-1)
+    right, per_guess = np.diagonal(confusions, axis1=-2, axis2=-1), confusions[..., :-1].sum(axis=-2)
+    total, present = per_class.sum(axis=-1), (per_class > 0).sum(axis=-1)
+    f1 = 2.0 * right / np.maximum(per_class + per_guess, 1)
+    return {
+        "wa": right.sum(axis=-1) / total,
+        "ua": (right / np.maximum(per_class, 1)).sum(axis=-1) / present,
+        "wf1": (f1 * per_class).sum(axis=-1) / total,
+    }

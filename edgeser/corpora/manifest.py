@@ -12,7 +12,7 @@ from edgeser.runtime.errors import InputError
 from edgeser.runtime.labels import emotion_name
 
 REQUIRED = ("id", "audio")
-OPTIONAL = ("transcript", "emotion", "speaker", "session", "split", "corpus", "language", "start_s", "end_s")
+OPTIONAL = ("transcript", "emotion", "speaker", "session", "split", "corpus", "language", "role", "start_s", "end_s")
 
 
 def read_manifest(path: Path, where: Sequence[Condition] = ()) -> Iterator[Utterance]:
@@ -71,6 +71,7 @@ def _utterance(row: Mapping[str, str | None], folder: Path, where: str) -> Utter
             split=field("split"),
             corpus=field("corpus"),
             language=field("language"),
+            role=field("role"),
         )
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error

@@ -14,7 +14,10 @@ from edgeser.runtime.errors import InputError
 
 SESSIONS = "leave-one-session-out"
 SPEAKERS = "leave-one-speaker-out"
+CORPORA = "leave-one-corpus-out"
 ALL = "all"
+UNSEEN = "test-only"
+"""The fold that trains on all that may be trained on and tests on what may only be tested on."""
 
 _RANDOM_FOLDS = 5
 _RANDOM_SHARES = (0.25, 0.2)  # validation and test, the rest trains
@@ -27,7 +30,8 @@ class Fold:
     """One division of a corpus.
 
     Attributes:
-        name: The session or speaker that tests; of random splits a number; `official`, `split` or `all`.
+        name: The session, speaker or corpus that tests; of random splits a number; `official`, `split`, `all`, or
+            `UNSEEN` for what may only be tested on.
         train: Utterances to learn from.
         test: Utterances to measure on; never seen in training, nor used to choose anything.
         validation: Utterances to choose the best epoch by; empty where a protocol has none.
@@ -56,8 +60,15 @@ def make_folds(protocol: str, utterances: Sequence[Utterance], names: Sequence[s
         seed: Of the protocols that draw.
 
     Raises:
-        InputError: There is no such protocol or fold, or the corpus lacks what the protocol goes by.
+        InputError: There is no such protocol or fold, the corpus lacks what the protocol goes by, or has utterances
+            that may only be tested on, which this protocol would train on.
     """
+    kept = [u for u in utterances if u.is_test_only]
+    if kept and check_protocol(protocol) not in (CORPORA, ALL):
+        raise InputError(
+            f"{protocol}: {len(kept)} of {len(utterances)} utterances may only be tested on ({kept[0].id}: role "
+            f"{kept[0].role}): leave them out, in a manifest by ?role!=test, or use {CORPORA}"
+        )
     folds = {fold.name: fold for fold in PROTOCOLS[check_protocol(protocol)](utterances, seed)}
     unknown = [name for name in names if name not in folds]
     if unknown:
@@ -86,6 +97,21 @@ def leave_one_speaker_out(utterances: Sequence[Utterance], seed: int = 1) -> lis
     """Hold out each speaker in turn, for corpora without sessions such as RAVDESS and EmoDB."""
     groups = _groups(utterances, SPEAKERS, "speaker", 2)
     return [Fold(name, tuple(u for u in utterances if u.speaker != name), test) for name, test in groups.items()]
+
+
+def leave_one_corpus_out(utterances: Sequence[Utterance], seed: int = 1) -> list[Fold]:
+    """Hold out each corpus in turn; what may only be tested on is tested by one more fold, which trains on the rest.
+
+    No line of dialogue should stand in two corpora: words would then be heard before, though no voice was.
+    """
+    ours, kept = (tuple(u for u in utterances if u.is_test_only == is_kept) for is_kept in (False, True))
+    groups = _groups(ours, CORPORA, "corpus", 1 if kept else 2)
+    if kept and UNSEEN in groups:
+        raise InputError(f"{CORPORA}: a corpus is called {UNSEEN}, which is the name of a fold: rename it")
+    # The only corpus to train on cannot be held out.
+    held_out = groups if len(groups) > 1 else {}
+    folds = [Fold(name, tuple(u for u in ours if u.corpus != name), test) for name, test in held_out.items()]
+    return [*folds, Fold(UNSEEN, ours, kept)] if kept else folds
 
 
 def rotating(utterances: Sequence[Utterance], seed: int = 1) -> list[Fold]:
@@ -151,14 +177,16 @@ def official(utterances: Sequence[Utterance], seed: int = 1) -> list[Fold]:
 
 
 def train_on_all(utterances: Sequence[Utterance], seed: int = 1) -> list[Fold]:
-    """Hold out nothing, for the model that ships."""
-    return [Fold(ALL, tuple(utterances), ())]
+    """Hold out nothing but what may only be tested on, for the model that ships."""
+    kept = tuple(u for u in utterances if u.is_test_only)
+    return [Fold(ALL, tuple(u for u in utterances if not u.is_test_only), kept)]
 
 
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
     {
         SESSIONS: leave_one_session_out,
         SPEAKERS: leave_one_speaker_out,
+        CORPORA: leave_one_corpus_out,
         "rotating": rotating,
         "random": random_splits,
         "per-class": per_class,
@@ -172,16 +200,16 @@ _Recording = tuple[Utterance, ...]
 
 
 def _groups(utterances: Sequence[Utterance], protocol: str, what: str, least: int) -> dict[str, _Recording]:
-    """Group utterances by session or speaker, in the order of their names."""
+    """Group utterances by session, speaker or corpus, in the order of their names."""
     groups: dict[str, list[Utterance]] = {}
     for utterance in utterances:
         groups.setdefault(getattr(utterance, what), []).append(utterance)
     if "" in groups or len(groups) < least:
         nameless = len(groups.pop("", []))
-        other = SPEAKERS if what == "session" else "random"
+        several, other = ("corpora" if what == "corpus" else f"{what}s"), (SPEAKERS if what != "speaker" else "random")
         raise InputError(
-            f"{protocol}: the corpus has {len(groups)} {what}s and {nameless} utterances without one, expected "
-            f"{least} or more {what}s and one on every row: use another protocol, for example {other}"
+            f"{protocol}: the corpus has {len(groups)} {several} and {nameless} utterances without one, expected "
+            f"{least} or more {several} and one on every row: use another protocol, for example {other}"
         )
     return {name: tuple(groups[name]) for name in sorted(groups)}
 

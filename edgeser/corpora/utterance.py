@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+TEST_ONLY = "test"
+"""The role of what may only be tested on."""
+
 
 @dataclass(frozen=True)
 class Utterance:
@@ -22,6 +25,7 @@ class Utterance:
         split: Official split (`train`, `dev`, `test`), empty where there is none.
         corpus: Name of the corpus that it is of; `read_corpus` sees to it that there is one.
         language: Language that is spoken, as the corpus names it (`pl`), empty where it does not.
+        role: `TEST_ONLY` for one that no protocol may train on; anything else for one that it may.
     """
 
     id: str
@@ -35,6 +39,12 @@ class Utterance:
     split: str = ""
     corpus: str = ""
     language: str = ""
+    role: str = ""
+
+    @property
+    def is_test_only(self) -> bool:
+        """Whether it may only be tested on."""
+        return self.role.lower() == TEST_ONLY
 
     @property
     def recording(self) -> tuple[str, float, float | None]:

@@ -10,8 +10,9 @@ from pathlib import Path
 from edgeser.experiments.spec import ACCURACIES, Row
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.files import read_json
-from edgeser.runtime.metrics import Metrics, measure
-from edgeser.training.evaluation import read_predictions
+from edgeser.runtime.metrics import Metrics
+from edgeser.training.evaluation import HeldOut, measure_parts, read_predictions
+from edgeser.training.intervals import Interval, speaker_interval
 from edgeser.training.options import TrainOptions, differing
 from edgeser.training.run_folder import read_run
 
@@ -25,20 +26,20 @@ class RowResult:
 
     Attributes:
         row: The row.
-        runs: Accuracies of the folds that are done, by seed and fold.
+        runs: What the folds that are done have reached, by seed and what was held out.
         wanted: How many folds it is to have, over all seeds.
         costs: By column, of the exported model of its first fold; empty before it was measured.
     """
 
     row: Row
-    runs: Mapping[int, Mapping[str, Metrics]]
+    runs: Mapping[int, Mapping[str, HeldOut]]
     wanted: int
     costs: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def done(self) -> int:
         """How many folds it has."""
-        return sum(map(len, self.runs.values()))
+        return sum(len({part.fold for part in parts.values()}) for parts in self.runs.values())
 
     @property
     def is_complete(self) -> bool:
@@ -57,10 +58,28 @@ class RowResult:
         means = list(self._means(column)) if column in ACCURACIES and self.is_complete else []
         return statistics.stdev(means) if len(means) > 1 else None
 
+    def interval(self, column: str) -> Interval | None:
+        """Return the interval over speakers of an accuracy; `None` for costs, and before all folds are there."""
+        if column not in ACCURACIES or not self.is_complete:
+            return None
+        runs = [[part.speakers for part in parts.values()] for parts in self.runs.values()]
+        return speaker_interval(runs, column.lower()) if runs else None
+
+    def part(self, name: str, column: str) -> float | None:
+        """Return an accuracy on one thing that was held out, the mean over the seeds that have it."""
+        found = [accuracy(parts[name].metrics, column) for parts in self.runs.values() if name in parts]
+        return statistics.fmean(found) if found else None
+
+    def part_interval(self, name: str, column: str) -> Interval | None:
+        """Return its interval over speakers."""
+        return speaker_interval(
+            [[parts[name].speakers] for parts in self.runs.values() if name in parts], column.lower()
+        )
+
     def _means(self, column: str) -> Iterator[float]:
-        for folds in self.runs.values():
-            if folds:
-                yield statistics.fmean(accuracy(metrics, column) for metrics in folds.values())
+        for parts in self.runs.values():
+            if parts:
+                yield statistics.fmean(accuracy(part.metrics, column) for part in parts.values())
 
 
 def accuracy(metrics: Metrics, column: str) -> float:
@@ -69,13 +88,14 @@ def accuracy(metrics: Metrics, column: str) -> float:
     return value
 
 
-def read_folds(options: TrainOptions, names: tuple[str, ...]) -> dict[str, Metrics]:
-    """Return the accuracies of a run's finished folds, in the order of `names`; none of a run with other options."""
+def read_folds(options: TrainOptions, names: tuple[str, ...]) -> dict[str, HeldOut]:
+    """Return what a run's finished folds reached, in the order of `names`; nothing of a run with other options."""
     run = read_run(options.out)
     if run is None or differing(run.options, options):
         return {}
     folds = {name: options.out / f"fold-{name}" for name in names}
-    return {name: _measure(folder, options.labels) for name, folder in folds.items() if is_done(folder)}
+    done = {name: folder for name, folder in folds.items() if is_done(folder)}
+    return measure_parts({name: read_predictions(folder / "predictions.csv") for name, folder in done.items()})
 
 
 def read_costs(fold: Path) -> tuple[str, dict[str, float]]:
@@ -94,8 +114,3 @@ def read_costs(fold: Path) -> tuple[str, dict[str, float]]:
 def is_done(fold: Path) -> bool:
     """Whether a fold is trained and its predictions are there."""
     return (fold / "model.json").is_file() and (fold / "predictions.csv").is_file()
-
-
-def _measure(fold: Path, labels: tuple[str, ...]) -> Metrics:
-    rows = read_predictions(fold / "predictions.csv")
-    return measure([row["label"] for row in rows], [row["emotion"] for row in rows], labels)

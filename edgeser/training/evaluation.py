@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgeser.corpora.splits import SESSIONS
+from edgeser.corpora.splits import SESSIONS, UNSEEN
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.metrics import Metrics, measure
+from edgeser.training.intervals import Counts, Interval, count_by_speaker, speaker_interval
 from edgeser.training.run_folder import read_run
 
 ACCURACIES = ("wa", "ua", "wf1")
@@ -23,18 +24,51 @@ RUN_PREDICTIONS = "predictions-run.csv"
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """What a run reached on a fold, or on one corpus of the fold of what may only be tested on.
+
+    Attributes:
+        fold: The fold's name.
+        metrics: Over its test utterances.
+        speakers: Counts by speaker; `None` where a speaker is not known.
+    """
+
+    fold: str
+    metrics: Metrics
+    speakers: Counts | None = None
+
+    def interval(self, name: str) -> Interval | None:
+        """Return the interval over its speakers of `wa`, `ua` or `wf1`; `None` where it has fewer than two."""
+        return speaker_interval([[self.speakers]], name)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {**self.metrics.as_dict(), **_intervals(self.interval)}
+
+
+@dataclass(frozen=True)
 class CrossValidation:
     """What a run reached on what it held out.
 
     Attributes:
-        folds: By fold, for example the session that was held out.
+        parts: By what was held out, for example a session; of what may only be tested on, by corpus.
         pooled: Over all folds' test utterances together; random splits count some of them more than once.
         protocol: What the folds were made by.
     """
 
-    folds: dict[str, Metrics]
+    parts: dict[str, HeldOut]
     pooled: Metrics
     protocol: str = SESSIONS
+
+    @property
+    def folds(self) -> dict[str, Metrics]:
+        """The accuracies of each part."""
+        return {name: part.metrics for name, part in self.parts.items()}
+
+    @property
+    def unseen(self) -> dict[str, HeldOut]:
+        """The corpora that may only be tested on."""
+        return {name: part for name, part in self.parts.items() if part.fold == UNSEEN}
 
     @property
     def mean_ua(self) -> float:
@@ -50,10 +84,20 @@ class CrossValidation:
         """Return the mean over the folds, each weighing the same, of `wa`, `ua` or `wf1`."""
         return float(np.mean([getattr(fold, name) for fold in self.folds.values()]))
 
+    def interval(self, name: str) -> Interval | None:
+        """Return the interval over speakers of that mean; `None` where the speakers are not known."""
+        return speaker_interval([self.speakers], name)
+
+    @property
+    def speakers(self) -> list[Counts | None]:
+        """Counts by speaker of each part."""
+        return [part.speakers for part in self.parts.values()]
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values: the folds' mean beside the pooled recalls and confusion."""
         means = {name: round(self.mean(name), 4) for name in ACCURACIES}
-        return {**self.pooled.as_dict(), **means, "folds": {n: fold.as_dict() for n, fold in self.folds.items()}}
+        folds = {name: part.as_dict() for name, part in self.parts.items()}
+        return {**self.pooled.as_dict(), **means, **_intervals(self.interval), "folds": folds}
 
 
 @dataclass(frozen=True)
@@ -74,11 +118,16 @@ class Repetition:
         """Return the sample standard deviation over the runs of their folds' mean."""
         return float(np.std([run.mean(name) for run in self.runs.values()], ddof=1))
 
+    def interval(self, name: str) -> Interval | None:
+        """Return the interval over speakers of that mean; `None` where the speakers are not known."""
+        return speaker_interval([run.speakers for run in self.runs.values()], name)
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return {
             "mean": {name: round(self.mean(name), 4) for name in ACCURACIES},
             "deviation": {name: round(self.deviation(name), 4) for name in ACCURACIES},
+            **_intervals(self.interval),
             "runs": {name: run.as_dict() for name, run in self.runs.items()},
         }
 
@@ -117,17 +166,37 @@ def cross_validation(run: Path, predictions: str = PREDICTIONS) -> CrossValidati
     Raises:
         InputError: The folder holds no finished fold.
     """
-    folds: dict[str, Metrics] = {}
-    everything: list[dict[str, str]] = []
-    labels: tuple[str, ...] = ()
-    for file in _predictions(run, predictions):
-        rows = read_predictions(file)
-        labels = tuple(name.removeprefix("p_") for name in rows[0] if name.startswith("p_"))
-        folds[file.parent.name.removeprefix("fold-")] = _measure(rows, labels)
-        everything += rows
-    if not folds:
+    files = _predictions(run, predictions)
+    if not files:
         raise InputError(f"{run}: holds no fold with predictions: run `edgeser train --out {run}` first")
-    return CrossValidation(folds, _measure(everything, labels), _protocol(run))
+    folds = {file.parent.name.removeprefix("fold-"): read_predictions(file) for file in files}
+    everything = [row for rows in folds.values() for row in rows]
+    return CrossValidation(measure_parts(folds), _measure(everything, _labels(everything)), _protocol(run))
+
+
+def measure_parts(folds: Mapping[str, Sequence[Mapping[str, str]]]) -> dict[str, HeldOut]:
+    """Measure folds by their predictions; the one of what may only be tested on gives a part for each corpus."""
+    parts: dict[str, HeldOut] = {}
+    for fold, rows in folds.items():
+        labels = _labels(rows)
+        groups: dict[str, list[Mapping[str, str]]] = {}
+        for row in rows:
+            groups.setdefault(row.get("corpus", "") if fold == UNSEEN else "", []).append(row)
+        for corpus, some in groups.items():
+            # A corpus may be held out in part and be tested on only for the rest.
+            name = f"{corpus} ({fold})" if corpus in parts else corpus or fold
+            parts[name] = HeldOut(fold, _measure(some, labels), count_by_speaker(some, labels))
+    return parts
+
+
+def _labels(rows: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
+    return tuple(name.removeprefix("p_") for name in rows[0] if name.startswith("p_"))
+
+
+def _intervals(interval: Callable[[str], Interval | None]) -> dict[str, Any]:
+    """Return the intervals of all accuracies as JSON values; nothing where there is none."""
+    found = {name: interval(name) for name in ACCURACIES}
+    return {"intervals": {name: one.as_dict() for name, one in found.items() if one}} if any(found.values()) else {}
 
 
 def _protocol(run: Path) -> str:
@@ -190,5 +259,5 @@ def _predictions(run: Path, name: str = PREDICTIONS) -> list[Path]:
     return sorted(run.glob(f"fold-*/{name}"), key=lambda file: (len(file.parent.name), file.parent.name))
 
 
-def _measure(rows: list[dict[str, str]], labels: tuple[str, ...]) -> Metrics:
+def _measure(rows: Sequence[Mapping[str, str]], labels: tuple[str, ...]) -> Metrics:
     return measure([row["label"] for row in rows], [row["emotion"] for row in rows], labels)

@@ -250,10 +250,11 @@ def predict(trained: TrainedModel, data: EmotionDataset, batch_size: int = 32) -
 def write_predictions(
     path: Path, utterances: Sequence[Utterance], probabilities: torch.Tensor, labels: Sequence[str]
 ) -> None:
-    """Write one row per utterance: id, session, emotion, label and every class's probability."""
+    """Write one row per utterance: id, corpus, speaker, session, emotion, label and every class's probability."""
     with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["id", "session", "emotion", "label", *(f"p_{label}" for label in labels)])
+        writer.writerow(["id", "corpus", "speaker", "session", "emotion", "label", *(f"p_{label}" for label in labels)])
         for utterance, row in zip(utterances, probabilities.tolist(), strict=True):
             label = labels[max(range(len(labels)), key=row.__getitem__)]
-            writer.writerow([utterance.id, utterance.session, utterance.emotion, label, *(f"{p:.6f}" for p in row)])
+            who = [utterance.id, utterance.corpus, utterance.speaker, utterance.session, utterance.emotion]
+            writer.writerow([*who, label, *(f"{p:.6f}" for p in row)])

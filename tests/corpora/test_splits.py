@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ def utterances(
             session=str(number % sessions + 1),
             speaker=f"s{number % (2 * sessions)}",
             split=split[number % len(split)],
+            corpus=f"c{number % sessions % 3}",
         )
         for number in range(count)
         for line in range(lines)
@@ -67,9 +69,14 @@ def test_every_protocol_uses_every_utterance_once(
 
 
 @pytest.mark.parametrize(
-    ("protocol", "what"), [("leave-one-session-out", "session"), ("leave-one-speaker-out", "speaker")]
+    ("protocol", "what"),
+    [
+        ("leave-one-session-out", "session"),
+        ("leave-one-speaker-out", "speaker"),
+        ("leave-one-corpus-out", "corpus"),
+    ],
 )
-def test_each_session_or_speaker_is_held_out_once_and_never_leaks(protocol: str, what: str) -> None:
+def test_each_session_speaker_or_corpus_is_held_out_once_and_never_leaks(protocol: str, what: str) -> None:
     everything = utterances(30)
     folds = make_folds(protocol, everything)
     assert [fold.name for fold in folds] == sorted({getattr(u, what) for u in everything})
@@ -77,6 +84,30 @@ def test_each_session_or_speaker_is_held_out_once_and_never_leaks(protocol: str,
         assert {getattr(u, what) for u in fold.test} == {fold.name}
         assert fold.name not in {getattr(u, what) for u in fold.train}
         assert fold.validation == ()
+
+
+def test_what_may_only_be_tested_on_is_never_trained_on() -> None:
+    """It is tested by one more fold, which trains on everything else."""
+    everything = [dataclasses.replace(u, role="Test" if u.corpus == "c2" else "train") for u in utterances(30)]
+    kept = {u.id for u in everything if u.corpus == "c2"}
+    folds = make_folds("leave-one-corpus-out", everything)
+    assert [fold.name for fold in folds] == ["c0", "c1", "test-only"]
+    for fold in folds:
+        assert not ids(fold.train) & kept
+    assert [{u.corpus for u in fold.train} for fold in folds] == [{"c1"}, {"c0"}, {"c0", "c1"}]
+    assert ids(folds[2].test) == kept
+    (final,) = make_folds("all", everything)
+    assert (ids(final.train), ids(final.test)) == (ids(folds[2].train), kept)
+    for protocol in set(PROTOCOLS) - {"leave-one-corpus-out", "all"}:
+        with pytest.raises(InputError, match=rf"{protocol}: 6 of 30 utterances may only be tested on \(u0002-0: role"):
+            make_folds(protocol, everything)
+
+
+def test_a_single_corpus_is_not_held_out_where_others_test() -> None:
+    everything = [dataclasses.replace(u, role="test" if u.corpus != "c0" else "") for u in utterances(30)]
+    (fold,) = make_folds("leave-one-corpus-out", everything)
+    assert fold.name == "test-only"
+    assert {u.corpus for u in fold.train} == {"c0"}
 
 
 def test_rotating_is_three_one_and_one_of_five_sessions() -> None:
@@ -151,6 +182,20 @@ def test_named_folds_alone() -> None:
             "4 sessions and 1 utterances without",
         ),
         ("leave-one-speaker-out", [Utterance("x", Path("x.wav"))], "0 speakers and 1 utterances without one"),
+        ("leave-one-corpus-out", utterances(8, 1), "has 1 corpora and 0 utterances without one, expected 2 or more"),
+        (
+            "leave-one-corpus-out",
+            [dataclasses.replace(u, role="test") for u in utterances(8)],
+            "has 0 corpora and 0 utterances without one, expected 1 or more",
+        ),
+        (
+            "leave-one-corpus-out",
+            [
+                *utterances(8),
+                *(Utterance(f"x{n}", Path("x.wav"), corpus="test-only", role=r) for n, r in ((1, ""), (2, "test"))),
+            ],
+            "a corpus is called test-only, which is the name of a fold: rename it",
+        ),
         ("rotating", utterances(8, 2), "has 2 sessions .* expected 3 or more"),
         ("random", utterances(2), "random: the corpus has 2 recordings, expected 3 or more"),
         ("per-class", utterances(9), "per-class: happy has 2 recordings, expected 3 or more"),

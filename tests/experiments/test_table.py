@@ -17,15 +17,18 @@ from edgeser.figures.experiment import bars_figure, lines_figure, table_figure
 from edgeser.figures.style import BLUE, png
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.metrics import Metrics
+from edgeser.training.evaluation import HeldOut
+from edgeser.training.intervals import Counts
 
 OURS = Row("ours | new", published={"WA": Published(0.7529, None, 4), "UA": Published(0.741, 0.001)}, at={"k": 0.5})
 OTHER = Row("other", at={"k": 0.25})
 QUOTED = Row("quoted", published={"UA": Published(0.71)}, is_trained=False)
 
 
-def reached(right: int) -> Metrics:
+def reached(right: int, fold: str = "1", speakers: Counts | None = None) -> HeldOut:
     """Two classes of 10, of which the first is always right: WA and UA are (10 + right) / 20."""
-    return Metrics((10 + right) / 20, (10 + right) / 20, 0.5, ((10, 0), (10 - right, right)), ("angry", "sad"))
+    confusion = ((10, 0), (10 - right, right))
+    return HeldOut(fold, Metrics((10 + right) / 20, (10 + right) / 20, 0.5, confusion, ("angry", "sad")), speakers)
 
 
 def table(**changes: object) -> Table:
@@ -33,7 +36,7 @@ def table(**changes: object) -> Table:
         "T", "manifest:m.csv", (OURS, OTHER, QUOTED), columns=("WA", "UA", "parameters"), published_on="IEMOCAP"
     )
     experiment = dataclasses.replace(experiment, repeats=2, **changes)  # type: ignore[arg-type]
-    runs = {1: {"1": reached(2), "2": reached(4)}, 2: {"1": reached(6), "2": reached(8)}}
+    runs = {1: {"1": reached(2), "2": reached(4, "2")}, 2: {"1": reached(6), "2": reached(8, "2")}}
     rows = [
         RowResult(OURS, runs, 4, {"parameters": 1234567.0}),
         RowResult(OTHER, {1: {"1": reached(10)}, 2: {}}, 4),
@@ -60,6 +63,24 @@ def test_markdown_sets_the_papers_figures_beside_ours() -> None:
     assert "| quoted | \u2013 | \u2013 | \u2013 | 0.710 | \u2013 |" in text
     assert "on IEMOCAP: another corpus than ours here, so the two sides are not comparable." in text
     assert "not comparable" not in markdown(table(corpus="iemocap:IEMOCAP_full_release"))
+
+
+def test_intervals_over_speakers_stand_in_every_form() -> None:
+    """Of two speakers one is always right and one always says angry: half of the draws have both."""
+    always, angry = np.array([[5, 0, 0], [0, 5, 0]]), np.array([[5, 0, 0], [5, 0, 0]])
+    runs = {1: {"tess": reached(5, "test-only", {"tess/a": always, "tess/b": angry})}}
+    experiment = dataclasses.replace(table().experiment, repeats=1, rows=(OTHER,), protocol="leave-one-corpus-out")
+    found = Table(dataclasses.replace(experiment, columns=("WA", "UA")), [RowResult(OTHER, runs, 1)], {})
+    text = markdown(found)
+    assert "| other | 0.750 (0.500\u20131.000) | 0.750 (0.500\u20131.000) |" in text
+    assert "| UA on | tess (test only), 2 speakers |" in text
+    assert "| other | 0.750 (0.500\u20131.000) |\n" in text
+    assert "In brackets the 95% interval over 2 speakers" in text
+    mean, _ = csv.DictReader(io.StringIO(comma_separated(found)))
+    assert (mean["UA low"], mean["UA high"]) == ("0.5", "1")
+    (row,) = plain(found)["rows"]  # type: ignore[misc]
+    assert row["intervals"]["UA"] == {"low": 0.5, "high": 1.0, "speakers": 2, "of": "mean"}
+    assert row["folds"][0]["intervals"]["ua"]["speakers"] == 2
 
 
 def test_the_csv_has_means_and_every_fold() -> None:
