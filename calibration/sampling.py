@@ -92,7 +92,11 @@ def divide(utterances: Sequence[Utterance], labels: Collection[str], sampling: S
         )
     _check_known("sessions", sampling.exclude_sessions, {u.session for u in labelled})
     _check_known("speakers", sampling.exclude_speakers, {u.speaker for u in labelled})
-    excluded = [u for u in labelled if u.session in sampling.exclude_sessions or u.speaker in sampling.exclude_speakers]
+    excluded = [
+        u
+        for u in labelled
+        if u.session in sampling.exclude_sessions or u.speaker in sampling.exclude_speakers or u.is_test_only
+    ]
     # A recording may come again with other words or under another name: it would still be heard.
     left_out = [*excluded, *(u for u in utterances if u.id in sampling.exclude)]
     heard = {u.recording for u in left_out}

@@ -22,13 +22,14 @@ from edgeser.cli.options import (
     add_corpus_option,
     add_json_option,
     add_strict_option,
+    add_test_corpus_option,
     comma_separated,
     corpus_words,
     positive,
     print_json,
     show,
 )
-from edgeser.corpora import recognise_corpus, spec_list
+from edgeser.corpora import as_test_only, recognise_corpus, spec_list
 from edgeser.experiments.plan import Plan, make_plan
 from edgeser.experiments.reading import read_experiment
 from edgeser.experiments.run import FIGURE, TABLE, VALUES, Settings
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE.toml", help="the experiment")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the table and its runs")
     add_corpus_option(parser, "other corpora than the file's")
+    add_test_corpus_option(parser)
     parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="folds trained at the same time (1)")
     parser.add_argument("--threads", type=positive, metavar="T", help="CPU threads of each job; the cores, shared")
     parser.add_argument(
@@ -57,7 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     check_folder(args.out)
     experiment = read_experiment(args.file)
-    experiment = experiment.with_corpus([recognise_corpus(one) for one in spec_list(args.corpus or experiment.corpus)])
+    corpora = [*spec_list(args.corpus or experiment.corpus), *map(as_test_only, args.test_corpus)]
+    experiment = experiment.with_corpus([recognise_corpus(one) for one in corpora])
     plan = make_plan(experiment, args.out, args.rows)
     if args.dry_run:
         print_json(_jobs(plan)) if args.json else print(_listing(plan))
@@ -76,6 +79,7 @@ def command_line(args: argparse.Namespace) -> str:
     """Return the command that these arguments were, without what changes no result."""
     words = ["edgeser", "experiment", str(args.file), "--out", str(args.out)]
     words += corpus_words(args.corpus)
+    words += [word for spec in args.test_corpus for word in ("--test-corpus", spec)]
     words += ["--rows", ",".join(args.rows)] if args.rows else []
     return shlex.join(words)
 

@@ -73,6 +73,18 @@ def add_corpus_option(parser: argparse.ArgumentParser, what: str, *, required: b
     )
 
 
+def add_test_corpus_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--test-corpus`, which may be given more than once: `args.test_corpus` is a list."""
+    parser.add_argument(
+        "--test-corpus",
+        action="append",
+        default=[],
+        metavar="SPEC",
+        help="utterances that may only be tested on, by a fold that trains on all others (leave-one-corpus-out); so "
+        "are rows of a manifest whose column role is test; may be given more than once",
+    )
+
+
 def corpus_words(corpora: Sequence[str] | None) -> list[str]:
     """Return a command's words for what `add_corpus_option` took."""
     return [word for spec in corpora or () for word in ("--corpus", spec)]

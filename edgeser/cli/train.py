@@ -6,6 +6,8 @@ held out and its checkpoint lie in RUN/fold-<name>/.
 protocols:
   leave-one-session-out  each session tests in turn, the others train
   leave-one-speaker-out  each speaker tests in turn, for corpora without sessions
+  leave-one-corpus-out   each corpus tests in turn, the others train; what may only be tested on (--test-corpus, or a
+                         manifest's column role: test) is tested by one more fold, test-only, which trains on all else
   rotating               each session tests in turn, the next one validates, the others train
   random                 five random splits, 0.55 train, 0.25 validate, 0.2 test (--split-seed)
   per-class              of each emotion 7 parts train, 1 validates, 2 test, drawn at random (--split-seed)
@@ -27,6 +29,8 @@ examples:
   edgeser train --corpus manifest:corpus.csv --out runs/final --protocol all
   edgeser train --corpus manifest:proxy/manifest.csv --corpus 'manifest:voices/manifest.csv?role=train' --out runs/two
   edgeser train --corpus manifest:corpus.csv --copies 3 --noise manifest:noise/manifest.csv --out runs/noisy
+  edgeser train --corpus manifest:proxy/manifest.csv --corpus manifest:voices/manifest.csv --modalities audio \\
+      --protocol leave-one-corpus-out --audio-encoder encoders/whisper --out runs/corpora
 """
 
 from __future__ import annotations
@@ -41,12 +45,14 @@ from edgeser.cli.evaluate import report_run
 from edgeser.cli.options import (
     add_corpus_option,
     add_strict_option,
+    add_test_corpus_option,
     assignments,
     comma_separated,
     positive,
     read_ids,
     show,
 )
+from edgeser.corpora import as_test_only
 from edgeser.corpora.splits import ALL, PROTOCOLS, SESSIONS
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.files import check_folder
@@ -68,6 +74,7 @@ _FLAGS: dict[str, Callable[[str], Any]] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_corpus_option(parser, "labelled utterances", required=True)
+    add_test_corpus_option(parser)
     parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="folder of the run")
     parser.add_argument("--family", default="ks-transformer")
     parser.add_argument("--preset", default="compact")
@@ -115,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     protocol, folds = _protocol(args)
     results = train(
         TrainOptions(
-            corpus=args.corpus,
+            corpus=[*args.corpus, *map(as_test_only, args.test_corpus)],
             out=args.out,
             family=args.family,
             preset=args.preset,
@@ -140,7 +147,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if not is_first():
         return 0
-    if protocol == ALL:
+    if results[0].metrics is None:
         show(f"trained on everything: {results[0].folder}")
     else:
         show(report_run(args.out))

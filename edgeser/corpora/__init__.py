@@ -16,7 +16,7 @@ from edgeser.corpora.meld import is_meld, read_meld
 from edgeser.corpora.ravdess import is_ravdess, read_ravdess
 from edgeser.corpora.selection import Condition, check_columns, parse_conditions
 from edgeser.corpora.splits import PROTOCOLS, Fold, leave_one_session_out, make_folds
-from edgeser.corpora.utterance import Utterance
+from edgeser.corpora.utterance import TEST_ONLY, Utterance
 from edgeser.runtime.caches import expand_user
 from edgeser.runtime.errors import InputError
 
@@ -44,7 +44,8 @@ _LAYOUTS: Mapping[str, Callable[[Path], bool]] = {
 Spec = str | Sequence[str]
 """One corpus, or several that are read as one: `manifest:a.csv`, `["manifest:a.csv", "ravdess:DIR?speaker!=01"]`."""
 
-_COLUMNS = tuple(field.name for field in dataclasses.fields(Utterance))
+_COLUMNS = tuple(field.name for field in dataclasses.fields(Utterance) if field.name != "role")  # a manifest's alone
+_KEPT = f"{TEST_ONLY}:"
 
 __all__ = [
     "PROTOCOLS",
@@ -53,6 +54,7 @@ __all__ = [
     "Spec",
     "Utterance",
     "as_spec",
+    "as_test_only",
     "corpus_identity",
     "corpus_text",
     "leave_one_session_out",
@@ -67,7 +69,7 @@ def read_corpus(spec: Spec) -> list[Utterance]:
     """Read whole corpora, each named as `reader:path`, for example `manifest:corpus.csv` or `iemocap:~/IEMOCAP`.
 
     `?column=value` behind the path chooses rows, `?column!=value` leaves them out: of a manifest by any column, of
-    other readers by what an `Utterance` has.
+    other readers by what an `Utterance` has. `test:` before the reader: all of it may only be tested on.
 
     Raises:
         InputError: A reader or column is unknown, a corpus is empty or not readable, or two have an id in common.
@@ -97,6 +99,11 @@ def spec_list(spec: Spec) -> list[str]:
     return several
 
 
+def as_test_only(spec: str) -> str:
+    """Return the spec of the same corpus, to be tested on alone: no protocol trains on it."""
+    return spec if spec.startswith(_KEPT) else f"{_KEPT}{spec}"
+
+
 def as_spec(spec: Spec) -> str | tuple[str, ...]:
     """Return a spec in its plainest form: one corpus as text, several as a tuple."""
     several = tuple(spec_list(spec))
@@ -121,6 +128,8 @@ def corpus_identity(spec: Spec) -> dict[str, Any]:
     identity = {"reader": reader, "name": path.name}
     if query:
         identity["where"] = query
+    if first.startswith(_KEPT):
+        identity["role"] = TEST_ONLY
     if path.is_file():
         identity["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     return identity
@@ -132,6 +141,8 @@ def recognise_corpus(name: str) -> str:
     Raises:
         InputError: The path's layout is that of no corpus.
     """
+    if name.startswith(_KEPT):
+        return as_test_only(recognise_corpus(name.removeprefix(_KEPT)))
     if name.partition(":")[0] in READERS or not name:
         return name
     path, _ = _chosen(name)
@@ -156,7 +167,8 @@ def _read_one(spec: str) -> list[Utterance]:
         utterances = [utterance for utterance in named if _holds(where, utterance)]
     if not utterances:
         raise InputError(f"corpus: {path} holds no utterances{f' with {query}' if query else ''}")
-    return [_named(utterance, _name(path)) for utterance in utterances]
+    role = {"role": TEST_ONLY} if spec.startswith(_KEPT) else {}
+    return [dataclasses.replace(_named(utterance, _name(path)), **role) for utterance in utterances]
 
 
 def _name(path: Path) -> str:
@@ -175,7 +187,7 @@ def _holds(where: Sequence[Condition], utterance: Utterance) -> bool:
 
 def _parse(spec: str) -> tuple[str, Path, str]:
     """Return reader, path and what rows are chosen by."""
-    reader, _, name = spec.partition(":")
+    reader, _, name = spec.removeprefix(_KEPT).partition(":")
     if not name or reader not in READERS:
         raise InputError(f"corpus: got {spec!r}, expected {_specs()}")
     return reader, *_chosen(name)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from edgeser.corpora import Utterance
-from edgeser.corpora.splits import ALL, SESSIONS, make_folds
+from edgeser.corpora.splits import SESSIONS, make_folds
 from edgeser.models import EmotionModel, restore_model
 from edgeser.runtime.errors import EdgeSerError, InputError
 from edgeser.runtime.files import read_json, write_together
@@ -71,7 +71,7 @@ class TrainedModel:
             InputError: This is another corpus: the model's protocol gives it no such fold.
         """
         name, protocol = self.training.get("held_out"), str(self.training.get("protocol", SESSIONS))
-        if name is None or name == protocol == ALL or not self.training.get("hold_out", True):
+        if name is None or not self.training.get("hold_out", True):
             return []
         excluded = set(self.training.get("exclude", ()))
         usable = [u for u in utterances if u.emotion in self.labels and u.id not in excluded]

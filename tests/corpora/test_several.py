@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeser.corpora import as_spec, corpus_identity, corpus_text, read_corpus, recognise_corpus
+from edgeser.corpora import (
+    as_spec,
+    as_test_only,
+    corpus_identity,
+    corpus_text,
+    make_folds,
+    read_corpus,
+    recognise_corpus,
+)
 from edgeser.corpora.selection import Condition, parse_conditions
 from edgeser.runtime.errors import InputError
 from edgeser.training.options import TrainOptions, differing
@@ -131,3 +139,14 @@ words = st.text(st.characters(exclude_characters="=&,!", exclude_categories=("Cs
 def test_conditions_are_read_as_they_are_written(parts: list[tuple[str, list[str], bool]]) -> None:
     text = "&".join(f"{column}{'!' * is_not}={','.join(values)}" for column, values, is_not in parts)
     assert parse_conditions(text) == tuple(Condition(column, tuple(values), is_not) for column, values, is_not in parts)
+
+
+def test_a_corpus_that_may_only_be_tested_on(corpus: str) -> None:
+    """Said before the reader, or by a manifest's column: no fold trains on it, and identity and reader name it."""
+    kept = as_test_only(corpus)
+    assert kept == f"test:{corpus}" == as_test_only(kept)
+    assert recognise_corpus(f"test:{corpus.removeprefix('manifest:')}") == kept
+    assert {u.role for u in read_corpus(kept)} == {"test"}
+    assert corpus_identity(kept) == {**corpus_identity(corpus), "role": "test"}
+    with pytest.raises(InputError, match="8 of 8 utterances may only be tested on"):
+        make_folds("leave-one-session-out", read_corpus(kept))

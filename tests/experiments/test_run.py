@@ -52,7 +52,12 @@ def test_a_table_from_start_to_end(toml: Toml, corpus: str, tmp_path: Path, caps
     assert (ours["folds_done"], other["folds_done"], found["complete"]) == (2, 1, False)
     text = (out / "table.md").read_text(encoding="utf-8")
     assert "1 of 4 folds are missing" in text
-    assert f"| key-sparse | {ours['WA']:.3f} | 0.743 | {ours['UA']:.3f} | 0.7530 \u00b1 0.0020 | 1" in text
+    edges = {
+        name: "\u2013".join(f"{ours['intervals'][name][edge]:.3f}" for edge in ("low", "high")) for name in ("WA", "UA")
+    }
+    accuracies = f"{ours['WA']:.3f} ({edges['WA']}) | 0.743 | {ours['UA']:.3f} ({edges['UA']})"
+    assert f"| key-sparse | {accuracies} | 0.7530 \u00b1 0.0020 | 1" in text
+    assert ours["intervals"]["UA"]["of"] == "pooled", "the same speakers are in both sessions"
     assert "- protocol: leave-one-session-out, folds 1, 2" in text
     assert "- recipe of all rows: epochs 1, batch size 4; all else by default" in text
     assert f"- command: `edgeser {shlex.join(command)}`" in text
