@@ -31,6 +31,7 @@ from edgeser.cli.options import (
     add_corpus_option,
     add_json_option,
     add_strict_option,
+    corpus_words,
     metrics_text,
     positive,
     print_json,
@@ -200,8 +201,8 @@ def faithfulness_text(found: faithfulness.Faithfulness) -> str:
 
 def command_line(args: argparse.Namespace) -> str:
     """Return the command that these arguments were, ready to be pasted into a shell."""
-    words = ["edgeser", "evaluate", str(args.what)]
-    for name in ("corpus", "sessions", "figures", "explain"):
+    words = ["edgeser", "evaluate", str(args.what), *corpus_words(args.corpus)]
+    for name in ("sessions", "figures", "explain"):
         value = getattr(args, name)
         words += [] if value is None else [f"--{name}", str(value)]
     words += ["--faithfulness"] if args.faithfulness else []
