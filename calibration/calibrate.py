@@ -33,7 +33,6 @@ from edgeser.runtime.errors import BundleError, InputError
 from edgeser.runtime.files import check_room
 from edgeser.runtime.frontends import WordVectors
 from edgeser.runtime.golden import GoldenVectors, encoder_vectors
-from edgeser.runtime.manifest import InputEntry
 from edgeser.runtime.timing import side_by_side
 
 log = logging.getLogger(__name__)
@@ -256,7 +255,7 @@ def _pack(bundle: Bundle, options: CalibrationOptions, files: dict[str, bytes], 
     manifest = bundle.manifest
     encoders = {path.split("/")[1] for path in files if path.startswith("frontends/") and path.endswith(".onnx")}
     inputs = {
-        name: InputEntry(entry.length, entry.dim, {**entry.frontend, "weights": "int8 q/dq"})
+        name: dataclasses.replace(entry, frontend={**entry.frontend, "weights": "int8 q/dq"})
         if name in encoders
         else entry
         for name, entry in manifest.inputs.items()

@@ -24,7 +24,7 @@ from edgeser.runtime.bundle import CARD, GOLDEN, Bundle, check_bundle_place, fro
 from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.files import check_room
-from edgeser.runtime.frontends import Frontend, Phonemes, SpeechEncoder, TextEncoder, WordVectors
+from edgeser.runtime.frontends import AudioFrontend, Frontend, Phonemes, SpeechEncoder, TextEncoder, WordVectors
 from edgeser.runtime.golden import EncoderVectors, GoldenVectors, encoder_vectors
 from edgeser.runtime.manifest import InputEntry, Manifest, ModelEntry
 from edgeser.training.trained import TrainedModel
@@ -174,11 +174,16 @@ def _manifest(trained: TrainedModel, options: ExportOptions, reports: Sequence[P
         version=options.version,
         model=ModelEntry(trained.model.family, trained.preset, _plain(trained.model.configuration())),
         labels=trained.labels,
-        inputs={n: InputEntry(f.length, f.dim, {"kind": f.kind, **f.options()}) for n, f in trained.frontends.items()},
+        inputs={name: _input(name, frontend, training) for name, frontend in trained.frontends.items()},
         graphs={report.graph: GRAPH_FILES[report.graph] for report in reports},
         metrics=_plain(options.metrics),
         provenance=_plain(provenance),
     )
+
+
+def _input(name: str, frontend: Frontend, training: Mapping[str, Any]) -> InputEntry:
+    prior = float(training.get("recipe", {}).get("mean_prior", 0.0)) if isinstance(frontend, AudioFrontend) else 0.0
+    return InputEntry(frontend.length, frontend.dim, {"kind": frontend.kind, **frontend.options()}, prior or None)
 
 
 def _plain(value: Any) -> Any:

@@ -25,6 +25,7 @@ MOST_BYTES = 1 << 20
 _MOST_FILES = 500
 _MOST_PATH = 200
 _MOST_LABELS = 256
+_MOST_PRIOR = 1e6  # utterances
 _MOST_VALUES = 1 << 24  # numbers in one input: 64 MB
 _MOST_NAME, _MOST_LINE = 100, 500
 _MOST_FILE_BYTES = {".onnx": 1 << 31, ".safetensors": 1 << 29}  # protobuf ends at 2 GiB
@@ -44,11 +45,16 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class InputEntry:
-    """One modality: rows, their width, and the frontend that makes them (`kind` and its options)."""
+    """One modality: rows, their width, and the frontend that makes them (`kind` and its options).
+
+    `mean_prior` says that the model was trained for rows that the mean of what was heard so far is taken out of, and
+    how many utterances its prior, the training mean, counts as: above 0, `None` where it was not trained so.
+    """
 
     length: int
     dim: int
     frontend: Mapping[str, Any]
+    mean_prior: float | None = None
 
 
 @dataclass(frozen=True)
@@ -113,9 +119,20 @@ class Manifest:
         Raises:
             BundleError: It is longer than `MOST_BYTES`.
         """
-        raw = sealed_json({"schema": SCHEMA, **dataclasses.asdict(self)})
+        content = dataclasses.asdict(self)
+        for entry in content["inputs"].values():
+            if entry["mean_prior"] is None:
+                del entry["mean_prior"]  # as it was spelled before there was any
+        raw = sealed_json({"schema": SCHEMA, **content})
         _check(len(raw) <= MOST_BYTES, f"{len(raw):,} bytes, expected at most {MOST_BYTES:,}")
         return raw
+
+    def encoder_sha256(self, modality: str = "audio") -> str:
+        """Return a hash of what a modality's standardised rows come from: its frontend, and the files of that."""
+        folder = f"frontends/{modality}/"
+        files = {path: entry.sha256 for path, entry in self.files.items() if path.startswith(folder)}
+        content = [dict(self.inputs[modality].frontend), self.inputs[modality].dim, files]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @classmethod
     def from_json(cls, raw: bytes) -> Manifest:
@@ -186,6 +203,11 @@ def _check_input(name: str, entry: InputEntry) -> None:
     _check(whole, f"input {name}: {entry}")
     fits = entry.length >= 1 and entry.dim >= 1 and entry.length * entry.dim <= _MOST_VALUES
     _check(fits, f"input {name} of {entry.length} x {entry.dim}, expected 1 to {_MOST_VALUES:,} numbers")
+    prior = entry.mean_prior
+    if prior is not None:
+        _check(name == "audio", f"input {name} has a mean_prior, which only audio may have")
+        usable = isinstance(prior, float) and 0.0 < prior <= _MOST_PRIOR
+        _check(usable, f"input {name}: mean_prior {prior!r:.60}, expected a float above 0, at most {_MOST_PRIOR:,.0f}")
     _check_texts(f"input {name}", entry.frontend)
     for option, value in entry.frontend.items():
         _check(

@@ -14,6 +14,7 @@ from edgeser.runtime.asr import RecognizedWord
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.engines import Engine
 from edgeser.runtime.frontends import AudioFrontend, Features, Frontend, TextFrontend, Token
+from edgeser.runtime.frontends.statistics import Rows
 from edgeser.runtime.labels import NO_SPEECH
 from edgeser.runtime.results import Result, Span, Timings, explain_audio, explain_words
 
@@ -50,6 +51,8 @@ class Heard:
         tokens: The words as the modality cuts them whose importance is shown; see `Pipeline.highlighted`.
         audio_ms: Time that the audio's frontend took.
         text_ms: Time that all frontends of the transcript took.
+        mean: Of the speech's standardised rows, `(dim,)`, nothing taken out of them; `None` where something was not to
+            be taken out of them, and where there is no speech, which no running mean may count.
     """
 
     evidence: Evidence
@@ -58,6 +61,7 @@ class Heard:
     tokens: Sequence[Token] = ()
     audio_ms: float = 0.0
     text_ms: float = 0.0
+    mean: NDArray[np.float64] | None = None
 
 
 class Pipeline:
@@ -100,10 +104,11 @@ class Pipeline:
             if isinstance(frontend, AudioFrontend):
                 frontend.check(samples)
 
-    def features(self, samples: Samples, evidence: Evidence) -> Heard:
-        """Run the frontends, unless there is neither speech nor a word to go by."""
+    def features(self, samples: Samples, evidence: Evidence, shift: Rows | None = None) -> Heard:
+        """Run the frontends, unless there is neither speech nor a word to go by; the audio's rows lose the shift."""
         features: dict[str, Features] = {}
         tokens: list[Token] = []
+        mean: NDArray[np.float64] | None = None
         audio_ms = text_ms = 0.0
         duration_s = samples.shape[0] / SAMPLE_RATE
         told = self.hears_words and bool(evidence.transcript.strip())
@@ -113,13 +118,16 @@ class Pipeline:
             before = time.perf_counter()
             if isinstance(frontend, AudioFrontend):
                 features[name] = frontend(samples)
+                if shift is not None:
+                    mean = features[name].mean() if evidence.speech_share else None
+                    features[name] = features[name].without(shift)
                 audio_ms += (time.perf_counter() - before) * 1e3
             elif isinstance(frontend, TextFrontend):
                 cut = frontend.tokens(evidence.transcript)
                 features[name] = frontend.features(cut)
                 tokens = cut if name == self.highlighted else tokens
                 text_ms += (time.perf_counter() - before) * 1e3
-        return Heard(evidence, duration_s, features, tokens, audio_ms, text_ms)
+        return Heard(evidence, duration_s, features, tokens, audio_ms, text_ms, mean)
 
     def answer(self, batch: Sequence[Heard]) -> list[Result]:
         """Run the model over all utterances that have features, in one call, and return a result for each."""

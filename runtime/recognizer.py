@@ -20,12 +20,15 @@ from edgeser.runtime.audio import Recorded, Samples, load_recording, prepare
 from edgeser.runtime.bundle import Bundle
 from edgeser.runtime.engines import Engine, OnnxRuntimeEngine, candidates, open_engine
 from edgeser.runtime.errors import BundleError, EngineError, InputError, MissingDependencyError, ParityError
-from edgeser.runtime.frontends import Frontend, OpenGraph
+from edgeser.runtime.frontends import AudioFrontend, Frontend, OpenGraph
+from edgeser.runtime.frontends.statistics import Rows
 from edgeser.runtime.golden import prove, unproved, verify_engine
 from edgeser.runtime.memory import is_too_much, memory_errors
+from edgeser.runtime.normalization import Normalization
 from edgeser.runtime.owner import OwnerProcess
 from edgeser.runtime.pipeline import Evidence, Heard, Pipeline
 from edgeser.runtime.results import Result
+from edgeser.runtime.running_mean import RunningMean
 from edgeser.runtime.speech import SpeechMeter
 from edgeser.runtime.vad import VAD_FRAME
 
@@ -52,6 +55,7 @@ class Runtime:
         asr: What hears the words.
         labels: Emotions, in the order of the model's classes.
         frontends: By modality, opened.
+        normalization: Whether, and how, the mean of what was heard is taken out of rows.
     """
 
     def __init__(self, bundle: Bundle, engine: Engine, asr: Asr, open_graph: OpenGraph = open_engine) -> None:
@@ -66,6 +70,7 @@ class Runtime:
         self._owner = OwnerProcess("runtime")
         self._pipeline = Pipeline(engine, self.frontends, self.labels)
         self._speech = SpeechMeter()
+        self.normalization = Normalization(bundle.manifest, bundle.path.name)
         _check_contract(bundle, engine)
 
     @property
@@ -178,6 +183,7 @@ class Runtime:
         rate: int | None = None,
         *,
         transcript: str | None = None,
+        state: RunningMean | None = None,
     ) -> Result:
         """Recognise the emotion of one utterance.
 
@@ -187,24 +193,41 @@ class Runtime:
             audio: Samples, `(samples,)` or `(samples, channels)`, PCM or floats at full scale 1.0; or a file.
             rate: Sample rate in Hz; needed with samples, not with a file.
             transcript: What was said, where it is known; the ASR is then not asked.
+            state: What was heard before, from `open_state`: its mean is taken out of the rows, then the utterance is
+                added to it, if it has speech. Without one nothing is taken out.
 
         Raises:
-            InputError: The audio is not usable.
+            InputError: The audio or the state is not usable.
             AsrError: The recogniser failed.
             EngineError: The engine failed, or the Runtime was loaded before a fork.
         """
         self._owner.check()
         with memory_errors():
+            shift = None if state is None else self.normalization.shift(state)
             recorded = self._recorded(audio, rate)
-            result = self._pipeline.answer([self._listen(recorded.samples, transcript)])[0]
+            result = self._answered(self._listen(recorded.samples, transcript, shift), state)
         return replace(result, truncated=recorded.truncated)
 
-    def recognize_batch(self, audio: Sequence[Samples], transcripts: Sequence[str | None]) -> list[Result]:
+    def open_state(self) -> RunningMean:
+        """Return the state of a running mean that has heard nothing yet.
+
+        Raises:
+            InputError: The bundle's model was not trained for rows without their mean.
+        """
+        return self.normalization.open_state()
+
+    def recognize_batch(
+        self,
+        audio: Sequence[Samples],
+        transcripts: Sequence[str | None],
+        shifts: Sequence[Rows | None] | None = None,
+    ) -> list[Result]:
         """Recognise several utterances in one run of the engine.
 
         Args:
             audio: `(samples,)` float32 each, mono at 16 kHz, as `edgeser.runtime.audio.prepare` gives them.
             transcripts: What was said in each, or `None`.
+            shifts: What is taken out of the audio's rows of each, see `Normalization.shift`, or `None`.
 
         Raises:
             InputError: The audio is not usable.
@@ -213,7 +236,25 @@ class Runtime:
         """
         self._owner.check()
         with memory_errors():
-            return self._pipeline.answer([self._listen(s, t) for s, t in zip(audio, transcripts, strict=True)])
+            rows = zip(audio, transcripts, shifts or [None] * len(audio), strict=True)
+            return self._pipeline.answer([self._listen(*row) for row in rows])
+
+    def mean_of(self, samples: Samples) -> NDArray[np.float64] | None:
+        """Return the mean of an utterance's standardised rows, `(dim,)`, as a state is fed with; `None` without speech.
+
+        Args:
+            samples: `(samples,)` float32, mono at 16 kHz.
+
+        Raises:
+            InputError: The audio is not usable.
+            EngineError: The engine failed, or the Runtime was loaded before a fork.
+        """
+        self._owner.check()
+        self.check(samples)
+        with memory_errors():
+            audio = self.frontends.get("audio")
+            is_heard = isinstance(audio, AudioFrontend) and self._speech_share(samples)[0] > 0
+            return audio(samples).mean() if is_heard else None
 
     def answer(
         self,
@@ -221,6 +262,7 @@ class Runtime:
         words: Sequence[RecognizedWord],
         asr_ms: float = 0.0,
         spoken: NDArray[np.bool_] | None = None,
+        state: RunningMean | None = None,
     ) -> Result:
         """Recognise one utterance whose words a recogniser has heard already.
 
@@ -229,9 +271,10 @@ class Runtime:
             words: What was heard, perhaps nothing.
             asr_ms: How long that took.
             spoken: Which frames of 32 ms are speech; `None` where nobody knows yet.
+            state: See `recognize`.
 
         Raises:
-            InputError: The audio is not usable.
+            InputError: The audio or the state is not usable.
             EngineError: The engine failed, or the Runtime was loaded before a fork.
         """
         self._owner.check()
@@ -242,7 +285,8 @@ class Runtime:
             share, vad_ms = float(spoken[: -(-self._pipeline.analyzed(samples).shape[0] // VAD_FRAME)].mean()), 0.0
         evidence = Evidence(_joined(words), words, share, asr_ms, vad_ms)
         with memory_errors():
-            return self._pipeline.answer([self._pipeline.features(samples, evidence)])[0]
+            shift = None if state is None else self.normalization.shift(state)
+            return self._answered(self._pipeline.features(samples, evidence, shift), state)
 
     def open_stream(
         self,
@@ -349,7 +393,14 @@ class Runtime:
             raise InputError("rate: got none with samples, expected their sample rate in Hz")
         return Recorded(prepare(audio, rate))
 
-    def _listen(self, samples: Samples, transcript: str | None) -> Heard:
+    def _answered(self, heard: Heard, state: RunningMean | None) -> Result:
+        """Answer one utterance; once that is done, a state has heard it."""
+        result = self._pipeline.answer([heard])[0]
+        if state is not None and heard.mean is not None:
+            state.add(heard.mean)
+        return result
+
+    def _listen(self, samples: Samples, transcript: str | None, shift: Rows | None = None) -> Heard:
         """Look for speech, run the ASR where it is needed, and the frontends."""
         self.check(samples)
         share, vad_ms = self._speech_share(samples)
@@ -359,7 +410,7 @@ class Runtime:
             recognized = self.asr.transcribe(samples)
             asr_ms = (time.perf_counter() - started) * 1e3
             evidence = replace(evidence, transcript=_joined(recognized), recognized=recognized, asr_ms=asr_ms)
-        return self._pipeline.features(samples, evidence)
+        return self._pipeline.features(samples, evidence, shift)
 
     def _speech_share(self, samples: Samples) -> tuple[float, float]:
         """Return the share of speech in what the model hears, and the milliseconds that finding it took."""

@@ -52,6 +52,22 @@ def speech(clip: Path) -> Samples:
     return samples
 
 
+@pytest.fixture(scope="session")
+def centered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default bundle, as if its model had been trained for rows without their running mean: a prior of 2."""
+    import dataclasses
+
+    from edgeser.runtime.bundle import Bundle, write_bundle
+    from edgeser.runtime.recognizer import default_bundle
+
+    bundle = Bundle.open(default_bundle())
+    inputs = dict(bundle.manifest.inputs)
+    inputs["audio"] = dataclasses.replace(inputs["audio"], mean_prior=2.0)
+    path = tmp_path_factory.mktemp("centered") / "centered.edgeser"
+    files = {name: bundle.read(name) for name in bundle.manifest.files}
+    return write_bundle(path, dataclasses.replace(bundle.manifest, inputs=inputs), files).path
+
+
 VOICES = (("nemo", "train", "pl"), ("tess", "test", "en"))  # corpus, role, language
 EMOTIONS = {"01": "neutral", "03": "happy", "04": "sad", "05": "angry"}
 LINES = {

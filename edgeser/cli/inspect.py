@@ -64,6 +64,8 @@ def _origin(bundle: Bundle) -> str:
 
 def _frontend(entry: InputEntry) -> str:
     options = ", ".join(f"{k} {_plain(v)}" for k, v in entry.frontend.items() if k != "kind")
+    if entry.mean_prior is not None:
+        options += f"{', ' if options else ''}mean_prior {entry.mean_prior:g}"
     return f"{_plain(entry.frontend.get('kind'))} ({options})"
 
 

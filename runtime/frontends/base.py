@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.engines.base import Engine
@@ -34,6 +35,16 @@ class Features:
     values: Rows
     valid: int
     total: int
+
+    def mean(self) -> NDArray[np.float64] | None:
+        """Return the mean over the valid rows, `(dim,)`; `None` where there are none."""
+        return self.values[: self.valid].mean(axis=0, dtype=np.float64) if self.valid else None
+
+    def without(self, shift: Rows) -> Features:
+        """Return the same with `(dim,)` taken out of every valid row; padding stays zero."""
+        values = self.values.copy()
+        values[: self.valid] -= shift
+        return Features(values, self.valid, self.total)
 
 
 def fit_length(rows: Rows, length: int) -> Features:

@@ -36,12 +36,19 @@ class Answering:
         flow: The stream's queues.
         runtime: Answers.
         emit: Hands out what comes of it.
+
+    Attributes:
+        state: What was heard so far; `None` where no mean is taken out of rows.
+
+    Raises:
+        InputError: The bundle does not go with the options' `normalize` and `state`.
     """
 
     def __init__(self, flow: Flow, runtime: Runtime, emit: Emit) -> None:
         self._flow = flow
         self._runtime = runtime
         self._emit = emit
+        self.state = runtime.normalization.begin(flow.options.normalize, flow.options.state)
         self._failures = 0
 
     def run(self) -> None:
@@ -58,10 +65,12 @@ class Answering:
         if self._flow.crew.stopping.is_set():
             return
         asr_ms = utterance.hearing.asr_ms if utterance.hearing else 0.0
+        # What goes on is heard when it has ended, so that estimates meanwhile change no later answer.
+        state = self.state.copy() if self.state is not None and utterance.ending is None else self.state
         started = time.perf_counter()
         try:
             with self._flow.crew.working("answer"):
-                result = self._runtime.answer(utterance.samples, words, asr_ms, utterance.spoken)
+                result = self._runtime.answer(utterance.samples, words, asr_ms, utterance.spoken, state)
         except Exception as error:  # an engine may raise anything; one utterance is lost, not the stream
             self._failed(utterance, error)
             return

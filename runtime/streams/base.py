@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.errors import EdgeSerError, EngineError, InputError
+from edgeser.runtime.running_mean import RunningMean
 from edgeser.runtime.sources import Chunk, Intake
 from edgeser.runtime.streams.crew import POLL_S, Crew, described
 from edgeser.runtime.streams.event import Activity, Event
@@ -107,6 +108,14 @@ class EventStream(ABC):
     @abstractmethod
     def activity(self) -> Activity:
         """What is heard right now, for a level meter."""
+
+    @property
+    @abstractmethod
+    def state(self) -> RunningMean | None:
+        """A copy of what was heard so far, the utterances before the stream among it; `None` with `normalize="none"`.
+
+        After `flush` it has all that was pushed. It stays after `close`.
+        """
 
     @property
     @abstractmethod

@@ -16,6 +16,7 @@ from typing import Any
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.child import Child, raised
 from edgeser.runtime.errors import EngineError
+from edgeser.runtime.running_mean import RunningMean
 from edgeser.runtime.streams.base import EventStream
 from edgeser.runtime.streams.crew import POLL_S
 from edgeser.runtime.streams.event import Activity, Event
@@ -72,6 +73,7 @@ class IsolatedStream(EventStream):
         self.options = options or StreamOptions()
         super().__init__(on_event, self.options.max_events)
         self._activity = Activity(-100.0, 0.0, False)
+        self._state = self.options.state
         self._child_stats = self._meter.snapshot(0.0, 0.0, 0, 0)
         self._position = self._lost = 0
         self._took_at = time.monotonic()
@@ -115,6 +117,11 @@ class IsolatedStream(EventStream):
     def activity(self) -> Activity:
         """What was heard up to 0.2 s ago."""
         return self._activity
+
+    @property
+    def state(self) -> RunningMean | None:
+        """What was heard up to 0.2 s ago, or up to the last `flush`; see `EventStream.state`."""
+        return None if self._state is None else self._state.copy()
 
     @property
     def stats(self) -> StreamStats:
@@ -212,6 +219,8 @@ class IsolatedStream(EventStream):
             self._emit(dataclasses.replace(value, lost_s=value.lost_s + self._lost / SAMPLE_RATE))
         elif kind == "now":
             self._child_stats, self._activity = value
+        elif kind == "state":
+            self._state = value
         elif kind == "flushed":
             self._emit(self._flushes.pop(value))
         elif kind == "ended":

@@ -13,7 +13,9 @@ import numpy as np
 from edgeser.runtime.child import failure_of, meet_parent, outcome
 from edgeser.runtime.errors import EdgeSerError, EngineError
 from edgeser.runtime.recognizer import Runtime
+from edgeser.runtime.streams.event import Event
 from edgeser.runtime.streams.isolated import HEAD, PIECE
+from edgeser.runtime.streams.options import StreamOptions
 from edgeser.runtime.streams.stream import Stream
 
 _NOW_S = 0.2
@@ -32,16 +34,33 @@ def main() -> None:
 
     with socket.socket(fileno=incoming) as audio, contextlib.suppress(EOFError, ConnectionError):
         arguments, options = connection.recv()
-        failure, runtime = outcome(lambda: Runtime.load(**arguments), EngineError, "the Runtime did not load")
+
+        def opening() -> tuple[Runtime, Stream]:
+            return _opened(arguments, lambda event: send("event", event), options)
+
+        failure, opened = outcome(opening, EngineError, "the Runtime did not load")
         connection.send(failure)
-        if runtime is None:
+        if opened is None:
             return
-        with runtime, runtime.open_stream(lambda event: send("event", event), options=options) as stream:
+        runtime, stream = opened
+        with runtime, stream:
+            send("state", stream.state)
             threading.Thread(target=_report, args=(stream, send), daemon=True).start()
             try:
                 _feed(stream, audio, send)
             except EdgeSerError as error:
                 send("failed", failure_of(error))
+
+
+def _opened(
+    arguments: dict[str, Any], on_event: Callable[[Event], None], options: StreamOptions
+) -> tuple[Runtime, Stream]:
+    runtime = Runtime.load(**arguments)
+    try:
+        return runtime, runtime.open_stream(on_event, options=options)
+    except BaseException:
+        runtime.close()
+        raise
 
 
 def _feed(stream: Stream, audio: socket.socket, send: Send) -> None:
@@ -70,13 +89,19 @@ def _when_answered(stream: Stream, send: Send, kind: str, number: int) -> None:
         with contextlib.suppress(EdgeSerError):  # the stream has ended, and that is told
             stream.flush()
             send("now", (stream.stats, stream.activity))
+            send("state", stream.state)
             send(kind, number)
 
     threading.Thread(target=flush, daemon=True).start()
 
 
 def _report(stream: Stream, send: Send) -> None:
+    told = 0
     while stream.error is None:
         send("now", (stream.stats, stream.activity))
+        state = stream.state
+        if state is not None and state.count != told:
+            told = state.count
+            send("state", state)
         threading.Event().wait(_NOW_S)
     send("failed", failure_of(stream.error))

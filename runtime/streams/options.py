@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from edgeser.runtime.errors import InputError
+from edgeser.runtime.normalization import check_normalize
+from edgeser.runtime.running_mean import RunningMean
 from edgeser.runtime.segmenting import SegmentOptions
 
 
@@ -21,6 +23,9 @@ class StreamOptions:
         max_utterances: Utterances that wait for the model at most; then the oldest is dropped.
         max_events: Events that wait to be fetched at most; then the oldest is missed.
         stall_s: How long one call of a stage may take before it counts as hanging.
+        normalize: `run` takes the mean of what the stream has heard so far out of the audio's rows, `none` nothing;
+            `None` is `none`, and with a state `run`.
+        state: What was heard before the stream, which goes on with a copy of its own; see the stream's `state`.
     """
 
     segment: SegmentOptions = field(default_factory=SegmentOptions)
@@ -31,8 +36,11 @@ class StreamOptions:
     max_utterances: int = 8
     max_events: int = 256
     stall_s: float = 30.0
+    normalize: str | None = None
+    state: RunningMean | None = None
 
     def __post_init__(self) -> None:
+        check_normalize(self.normalize, self.state)
         for name, low, high in (
             ("partial_every_s", 0.1, 60.0),
             ("asr_deadline_s", 0.0, 600.0),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edgeser.runtime.asr import NoAsr
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.errors import InputError
+from edgeser.runtime.running_mean import RunningMean
 from edgeser.runtime.sources import Chunk, Source
 from edgeser.runtime.streams.answering import Answering
 from edgeser.runtime.streams.base import EventStream
@@ -71,9 +72,10 @@ class Stream(EventStream):
             Mailbox(options.max_utterances),
             listener,
         )
+        self._answering = Answering(self._flow, runtime, self._emit)
         self._cutting = Cutting(self._flow, vad or SileroVad(), runtime.window_samples)
         self._crew.start(self._cutting.run, "cutting")
-        self._crew.start(Answering(self._flow, runtime, self._emit).run, "answering")
+        self._crew.start(self._answering.run, "answering")
         self._crew.start(Watch(self._flow).run, "watch")
         if listener is not None:
             self._crew.start(listener.run, "asr")
@@ -125,6 +127,11 @@ class Stream(EventStream):
     @property
     def activity(self) -> Activity:
         return self._cutting.activity
+
+    @property
+    def state(self) -> RunningMean | None:
+        state = self._answering.state
+        return None if state is None else state.copy()
 
     @property
     def stats(self) -> StreamStats:

@@ -282,3 +282,34 @@ def test_texts_of_several_lines_are_texts() -> None:
 def test_limits_of_what_is_declared(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(BundleError, match=rf"^manifest\.json: .*{message}"):
         Manifest.from_json(changed(**fields))
+
+
+def with_prior(prior: Any, name: str = "audio") -> bytes:
+    return changed(inputs={name: {"length": 460, "dim": 80, "frontend": {"kind": "log-mel"}, "mean_prior": prior}})
+
+
+def test_a_prior_of_the_running_mean() -> None:
+    assert Manifest.from_json(with_prior(5.0)).inputs["audio"].mean_prior == 5.0
+    assert b"mean_prior" not in MANIFEST.to_json()
+
+
+@pytest.mark.parametrize("prior", [0.0, -1.0, 5, True, "5", [5.0], 1e7])
+def test_impossible_priors(prior: Any) -> None:
+    assert f"input audio: mean_prior {prior!r}, expected a float above 0, at most 1,000,000" in refusal(
+        with_prior(prior)
+    )
+
+
+def test_only_audio_has_a_prior() -> None:
+    assert "input text has a mean_prior, which only audio may have" in refusal(with_prior(5.0, "text"))
+
+
+def test_an_encoder_is_its_frontend_and_its_files() -> None:
+    audio = FileEntry("1" * 64, 3)
+    whole = dataclasses.replace(MANIFEST, files={"model.onnx": GRAPH, "frontends/audio/statistics.safetensors": audio})
+    known = whole.encoder_sha256()
+    other = dataclasses.replace(whole, name="other", files={**whole.files, "model.onnx": FileEntry("2" * 64, 9)})
+    assert other.encoder_sha256() == known
+    assert dataclasses.replace(whole, files={"model.onnx": GRAPH}).encoder_sha256() != known
+    wider = {"audio": InputEntry(460, 80, {"kind": "log-mel", "bins": 80, "hop_ms": 20})}
+    assert dataclasses.replace(whole, inputs=wider).encoder_sha256() != known

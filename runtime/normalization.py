@@ -1,0 +1,108 @@
+"""Whether a bundle's model was trained for rows without their running mean, and what is taken out of them."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from edgeser.runtime.errors import InputError
+from edgeser.runtime.frontends.statistics import Rows
+from edgeser.runtime.manifest import Manifest
+from edgeser.runtime.running_mean import RunningMean
+
+NONE, RUN, SPEAKER = "none", "run", "speaker"
+NORMALIZE = NONE
+"""What is done where nobody says, with bundles whose models were trained for it."""
+
+
+class Normalization:
+    """What a bundle's manifest says about the mean of what was heard.
+
+    Args:
+        manifest: The bundle's.
+        name: The bundle's, for errors.
+    """
+
+    def __init__(self, manifest: Manifest, name: str) -> None:
+        self._manifest = manifest
+        self._name = name
+
+    @property
+    def prior(self) -> float:
+        """Utterances that the training mean counts as.
+
+        Raises:
+            InputError: The model was not trained for that.
+        """
+        audio = self._manifest.inputs.get("audio")
+        if audio is None or audio.mean_prior is None:
+            raise InputError(
+                f"normalize: {self._name} has no mean_prior: its model was not trained for rows without their mean, "
+                f"expected {NONE}, and no state"
+            )
+        return audio.mean_prior
+
+    @functools.cached_property
+    def encoder(self) -> str:
+        """What the state of a running mean is bound to."""
+        return self._manifest.encoder_sha256()
+
+    def open_state(self) -> RunningMean:
+        """Return a state that has heard nothing; see `prior` for the error."""
+        self.prior  # noqa: B018  (raises)
+        return RunningMean(self.encoder, np.zeros(self._manifest.inputs["audio"].dim))
+
+    def chosen(self, normalize: str | None, state: RunningMean | None = None) -> str:
+        """Return what is done: what was asked for, `run` with a state, or the default.
+
+        Raises:
+            InputError: The model was not trained for it, or the state is another encoder's.
+        """
+        if state is not None:
+            self.shift(state)
+            return RUN
+        if normalize is None:
+            audio = self._manifest.inputs.get("audio")
+            return NONE if audio is None or audio.mean_prior is None else NORMALIZE
+        if normalize != NONE:
+            self.prior  # noqa: B018  (raises)
+        return normalize
+
+    def begin(self, normalize: str | None, state: RunningMean | None = None) -> RunningMean | None:
+        """Return the state that something begins with, a copy of its own; `None` where nothing is taken out of rows.
+
+        Raises:
+            InputError: See `chosen`.
+        """
+        if self.chosen(normalize, state) == NONE:
+            return None
+        return self.open_state() if state is None else state.copy()
+
+    def shift(self, state: RunningMean) -> Rows:
+        """Return what a state takes out of every row, `(dim,)` float32.
+
+        Raises:
+            InputError: The state is another encoder's, or the model was not trained for that.
+        """
+        prior = self.prior
+        state.check(self.encoder, self._manifest.inputs["audio"].dim)
+        return state.shift(prior)
+
+
+def check_normalize(normalize: str | None, state: RunningMean | None = None, more: tuple[str, ...] = ()) -> None:
+    """Find out whether a choice is one, and goes with a state.
+
+    Args:
+        normalize: `None` leaves it to the default.
+        state: Where there is one.
+        more: Choices beside `NONE` and `RUN`; a state goes with neither of them.
+
+    Raises:
+        InputError: It is not, or does not.
+    """
+    choices = (NONE, RUN, *more)
+    if normalize is not None and normalize not in choices:
+        raise InputError(f"normalize: got {normalize!r}, expected {', '.join(choices)}")
+    if state is not None and normalize not in (None, RUN):
+        raise InputError(f"normalize: got a state with {normalize}, expected {RUN}: or leave the state out")
