@@ -128,10 +128,13 @@ class DomainMeans:
 
 
 def _domain(utterance: Utterance, kind: str) -> tuple[str, ...]:
-    """Name the domain of an utterance; one whose speaker is not known has its corpus's, a copy that copy's."""
-    is_speaker = kind == "speaker" and utterance.speaker
+    """Name the domain of an utterance; one whose speaker is not known has its corpus's.
+
+    A copy always has its speaker's: recordings of another speaker were copied under another condition.
+    """
     copy = tuple(map(str, copy_key(utterance)))
-    return (utterance.corpus, utterance.speaker, *copy) if is_speaker else (utterance.corpus, "", *copy)
+    is_speaker = (kind == "speaker" or copy) and utterance.speaker
+    return (utterance.corpus, utterance.speaker if is_speaker else "", *copy)
 
 
 def shift_of(means: NDArray[np.float32], prior: float) -> Rows:

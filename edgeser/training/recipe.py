@@ -64,6 +64,7 @@ class Recipe:
         mean_recordings: With `mean_prior`, most recordings that a mean is of.
         skewed_share: With `mean_prior`, share of the means whose recordings have unequal shares of the emotions.
         copies: Copies of every recording that train beside it, each under a condition that `wave` draws.
+        clean_share: With `copies`, share of the draws that take the recording itself, not one of its copies.
         seed: Of weights, order and augmentation.
         log_mel: Augmentation of log-mel energies.
         encoder: Augmentation of a speech encoder's rows.
@@ -101,6 +102,7 @@ class Recipe:
     mean_recordings: int = MeanShift.recordings
     skewed_share: float = MeanShift.skewed_share
     copies: int = 0
+    clean_share: float = Sampling.clean_share
     seed: int = 1
     log_mel: LogMelAugmentation = field(default_factory=LogMelAugmentation)
     encoder: EncoderAugmentation = field(default_factory=EncoderAugmentation)
@@ -113,7 +115,7 @@ class Recipe:
     @property
     def sampling(self) -> Sampling:
         """How an epoch is drawn."""
-        return Sampling(self.seed, self.balance, self.epoch_size)
+        return Sampling(self.seed, self.balance, self.epoch_size, self.clean_share)
 
     @property
     def mean_shift(self) -> MeanShift:

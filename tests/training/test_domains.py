@@ -17,6 +17,7 @@ from edgeser.corpora import Utterance, read_corpus
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.frontends import LogMel, Rows, Statistics
 from edgeser.runtime.labels import FOUR_EMOTIONS
+from edgeser.training.copies import copy_of
 from edgeser.training.dataset import EmotionDataset
 from edgeser.training.domains import (
     ConstantShift,
@@ -32,6 +33,7 @@ from edgeser.training.features import RecordingFeatures, audio_key
 from edgeser.training.options import TrainOptions, differing
 from edgeser.training.recipe import Recipe
 from edgeser.training.train import train
+from edgeser.training.waveforms import AcousticCondition
 
 SPEAKERS = {"proxy": ("R01", "R02"), "nemo": ("N1",), "phones": ("P1", "P2", "P3")}
 COUNT = 6  # recordings of each speaker, one after the other of each emotion
@@ -108,6 +110,20 @@ def test_the_number_of_recordings_is_bounded_and_few_come_as_often_as_many() -> 
     assert max(sizes) <= 64
     for low, high in ((1, 4), (4, 16), (16, 65)):
         assert 130 < sum(low <= size < high for size in sizes) < 290
+
+
+def test_the_mean_of_a_copy_is_of_copies_under_its_condition() -> None:
+    """Each speaker's copies of one number are of one room and device, those of another speaker are not."""
+    originals = utterances()
+    everything = [*originals, *(copy_of(u, AcousticCondition(), n) for n in (1, 2) for u in originals)]
+    count = len(originals)
+    for domain in ("corpus", "speaker", "both"):
+        options = MeanShift(5.0, 0.0, domain)
+        assert set.union(*drawn(everything, count, options)) == set(range(count + 1, count + 6))
+        assert set.union(*drawn(everything, 2 * count + 7, options)) == set(range(2 * count + 6, 2 * count + 12)) - {
+            2 * count + 7
+        }
+        assert max(set.union(*drawn(everything, 0, options))) < count
 
 
 def test_alone_in_its_domain_a_sample_is_cold() -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeser.corpora import Utterance, read_corpus
 from edgeser.runtime.errors import InputError
+from edgeser.training.copies import Copy, copy_of
 from edgeser.training.recipe import Recipe
 from edgeser.training.sampler import LEVELS, RecordingSampler, Sampling
+from edgeser.training.waveforms import AcousticCondition
 
 # As unequal as the real ones: emotions that a corpus does not have, a speaker with one recording.
 SHARES = {
@@ -76,6 +79,7 @@ def test_a_recording_comes_again_only_where_there_are_too_few() -> None:
     assert len(set(draws)) == len(draws) > len({index for index, _ in draws})
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(LEVELS), unique=True),
     st.integers(0, 300),
@@ -115,6 +119,27 @@ def test_an_epoch_of_another_size(corpus: str) -> None:
     assert sorted(many.values()) == [2] * 4 + [3] * 4
 
 
+def test_a_recording_is_drawn_itself_or_as_one_of_its_copies() -> None:
+    everything = utterances(lines=2)
+    copies = [copy_of(u, AcousticCondition(), number) for u in everything for number in (1, 2, 3)]
+    heard = [*everything, *copies]
+    for balance in ((), LEVELS):
+        drawn: Counter[int] = Counter()
+        sampler = RecordingSampler(heard, Sampling(1, balance, clean_share=0.4))
+        assert len(sampler) == len(everything) // 2, "copies make no epoch longer"
+        for sampler.epoch in range(30):
+            drawn.update(heard[i].copy if isinstance(heard[i], Copy) else 0 for i, _ in sampler)
+        shares = [drawn[number] / drawn.total() for number in range(4)]
+        np.testing.assert_allclose(shares, [0.4, 0.2, 0.2, 0.2], atol=0.04)
+    for share, expected in ((1.0, {0}), (0.0, {1, 2, 3})):
+        found = RecordingSampler(heard, Sampling(1, clean_share=share))
+        assert {heard[i].copy if isinstance(heard[i], Copy) else 0 for i, _ in found} == expected
+    # Without copies the share changes no draw.
+    assert list(RecordingSampler(everything, Sampling(1, clean_share=0.0))) == list(
+        RecordingSampler(everything, Sampling(1))
+    )
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -123,6 +148,7 @@ def test_an_epoch_of_another_size(corpus: str) -> None:
         ({"balance": "corpus"}, "balance: got 'corpus', expected a list of names"),
         ({"balance": [1]}, "balance: got 1, expected text"),
         ({"epoch_size": -1}, "epoch_size -1, expected 0 or more"),
+        ({"clean_share": 1.5}, "clean_share 1.5, expected 0 to 1"),
         ({"borrow": 1.5}, "borrow 1.5, expected 0 to 1"),
     ],
 )
