@@ -2,7 +2,9 @@
 
 Unweighted accuracy of the voice alone, by corpus, through the Runtime. Noises and rooms are of the test split, which
 training with `--noise` never draws from; babble is of other recordings of the same corpus. Each clip has its own
-noise, place in it and room, the same at every ratio. Intervals are a bootstrap over the speakers of each corpus.
+noise, place in it and room, the same at every ratio. Intervals are a bootstrap over the speakers of each corpus. With
+`--normalize run` the mean of all clips of a corpus in one condition is taken out of their rows, as a device has it that
+heard them all.
 
   python benchmarks/robustness.py --corpus 'manifest:voices/manifest.csv?role=test' --noise manifest:noise/manifest.csv
 """
@@ -14,7 +16,7 @@ import shlex
 import sys
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +27,9 @@ from edgeser.corpora import Utterance, read_corpus
 from edgeser.corpora.checking import usable_utterances
 from edgeser.corpora.inputs import load_utterance
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
+from edgeser.runtime.frontends import Rows
 from edgeser.runtime.metrics import Metrics, measure
+from edgeser.runtime.normalization import NONE, RUN
 from edgeser.runtime.recognizer import Runtime
 from edgeser.training.intervals import LEVEL, Counts, count_by_speaker, speaker_interval
 from edgeser.training.noises import NoiseBank, read_noises
@@ -97,20 +101,30 @@ def heard(trial: Trial, utterance: Utterance, bank: NoiseBank) -> Samples:
     return apply(samples, condition(trial, utterance, bank))
 
 
-def answers(runtime: Runtime, audio: Iterator[Samples]) -> list[str]:
-    """Return the label of each clip, in order."""
+def run_shift(runtime: Runtime, audio: Iterable[Samples]) -> Rows:
+    """Return what is taken out of the rows of clips when all of them have been heard."""
+    state = runtime.open_state()
+    for samples in audio:
+        mean = runtime.mean_of(samples)
+        if mean is not None:
+            state.add(mean)
+    return runtime.normalization.shift(state)
+
+
+def answers(runtime: Runtime, audio: Iterable[Samples], shift: Rows | None = None) -> list[str]:
+    """Return the label of each clip, in order; a shift is taken out of its rows."""
     labels: list[str] = []
     batch: list[Samples] = []
     for samples in audio:
         batch.append(samples)
         if len(batch) == _BATCH:
-            labels += _labels(runtime, batch)
+            labels += _labels(runtime, batch, shift)
             batch = []
-    return labels + (_labels(runtime, batch) if batch else [])
+    return labels + (_labels(runtime, batch, shift) if batch else [])
 
 
-def _labels(runtime: Runtime, batch: Sequence[Samples]) -> list[str]:
-    return [result.label for result in runtime.recognize_batch(batch, [""] * len(batch))]
+def _labels(runtime: Runtime, batch: Sequence[Samples], shift: Rows | None) -> list[str]:
+    return [one.label for one in runtime.recognize_batch(batch, [""] * len(batch), [shift] * len(batch))]
 
 
 def subset(utterances: Sequence[Utterance], count: int, seed: int) -> list[Utterance]:
@@ -178,6 +192,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=0, metavar="N", help="of each corpus, balanced; all")
     parser.add_argument("--seed", type=int, default=1, help="of the choice of clips (1)")
     parser.add_argument("--only", nargs="+", metavar="WORD", help="rows that begin so, for example noise peak")
+    parser.add_argument("--normalize", choices=(NONE, RUN), default=NONE, help="take out the mean of what was heard")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
@@ -185,7 +200,7 @@ def main() -> None:
     trials = [t for t in TRIALS if t.name == CLEAN or not args.only or t.name.startswith(tuple(args.only))]
     with Runtime.load(args.bundle, engine=args.engine, asr="none", threads=args.threads) as runtime:
         corpora = by_corpus(args.corpus, runtime.labels, args.clips, args.seed)
-        measured = measure_all(runtime, corpora, trials, bank)
+        measured = measure_all(runtime, corpora, trials, bank, args.normalize)
     sizes = ", ".join(f"{name} {len(group)}" for name, group in corpora.items())
     print("\n".join(table(measured)))
     print(f"\nUA, voice alone; clips: {sizes}; change of the mean in points.")
@@ -193,7 +208,11 @@ def main() -> None:
 
 
 def measure_all(
-    runtime: Runtime, corpora: Mapping[str, Sequence[Utterance]], trials: Sequence[Trial], bank: NoiseBank
+    runtime: Runtime,
+    corpora: Mapping[str, Sequence[Utterance]],
+    trials: Sequence[Trial],
+    bank: NoiseBank,
+    normalize: str = NONE,
 ) -> dict[str, dict[str, Outcome]]:
     """Return, by trial and corpus, how well the clips are recognised."""
     measured: dict[str, dict[str, Outcome]] = {trial.name: {} for trial in trials}
@@ -201,7 +220,9 @@ def measure_all(
         for name, group in corpora.items():
             voices = NoiseBank(bank.noises, bank.rooms, tuple(sorted({str(u.audio) for u in group})))
             for trial in trials:
-                found = answers(runtime, (heard(trial, one, voices) for one in group))
+                clips = [heard(trial, one, voices) for one in group]
+                shift = run_shift(runtime, clips) if normalize == RUN else None
+                found = answers(runtime, clips, shift)
                 measured[trial.name][name] = Outcome.of(group, found, runtime.labels)
                 progress.update(len(group))
     return measured

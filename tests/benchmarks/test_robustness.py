@@ -48,3 +48,14 @@ def test_a_table_of_every_corpus_and_condition_asked_for(voices: str, noise: str
 def test_a_subset_is_balanced_and_the_same_each_time(voices: str, noise: str) -> None:
     both = [_table("--corpus", voices, "--noise", noise, "--clips", "4", "--only", "first 1 s") for _ in range(2)]
     assert both[0] == both[1]
+
+
+def test_the_mean_of_a_condition_is_taken_out_where_the_model_knows_it(voices: str, noise: str, centered: Path) -> None:
+    asked = ("--corpus", voices, "--noise", noise, "--only", "peak at -40")
+    cold, warm = (_table(str(centered), *asked, "--normalize", how) for how in ("none", "run"))
+    assert list(cold) == list(warm)
+    shipped = subprocess.run(
+        [sys.executable, str(ROBUSTNESS), *asked, "--normalize", "run"], check=False, capture_output=True, text=True
+    )
+    assert shipped.returncode != 0
+    assert "mean_prior" in shipped.stderr
