@@ -84,12 +84,13 @@ def compute_features(
 
 
 def corpus_copies(options: TrainOptions, utterances: Sequence[Utterance]) -> list[Copy]:
-    """Return the recipe's copies of utterances; none where a run does not hear them."""
+    """Return the recipe's copies of utterances that may train; none where a run does not hear them."""
     recipe = options.recipe
     if not recipe.copies or "audio" not in options.modalities:
         return []
     bank = NoiseBank() if options.noise is None else read_noises(options.noise, "train")
-    return copies(utterances, recipe.copies, recipe.wave, bank, recipe.seed)
+    trained = [utterance for utterance in utterances if not utterance.is_test_only]
+    return copies(trained, recipe.copies, recipe.wave, bank, recipe.seed)
 
 
 def log_mel(options: TrainOptions) -> LogMel:

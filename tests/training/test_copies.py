@@ -15,6 +15,7 @@ from edgeser.runtime.frontends import LogMel
 from edgeser.training.copies import Copy, WaveAugmentation, copies, copy_of
 from edgeser.training.domains import DomainMeans, MeanShift
 from edgeser.training.features import RecordingFeatures, audio_key
+from edgeser.training.frontends import corpus_copies
 from edgeser.training.noises import NoiseBank, read_noises, split_of
 from edgeser.training.options import TrainOptions
 from edgeser.training.recipe import Recipe
@@ -108,6 +109,17 @@ def test_a_run_trains_on_copies_and_tests_on_none(corpus: str, noises: Path, tmp
     tested = (tmp_path / "run" / "fold-1" / "predictions.csv").read_text().splitlines()[1:]
     assert tested
     assert not any("#" in row.split(",")[0] for row in tested)
+
+
+def test_what_may_only_test_is_neither_copied_nor_heard_as_babble(voices: str, tmp_path: Path) -> None:
+    utterances = read_corpus(voices)
+    kept = {u.id for u in utterances if u.is_test_only}
+    recipe = Recipe.from_dict({"copies": 2, "wave": {"babble_share": 1.0}})
+    options = TrainOptions(voices, tmp_path, modalities=("audio",), recipe=recipe)
+    made = corpus_copies(options, utterances)
+    assert len(made) == 2 * (len(utterances) - len(kept)) > 0
+    assert kept
+    assert not kept & {copy.original for copy in made}
 
 
 @pytest.mark.parametrize(
