@@ -142,7 +142,8 @@ def mix(speech: _Signal, noise: _Signal, snr_db: float) -> _Signal:
     power, wanted = float(np.mean(noise**2)) if noise.size else 0.0, speech_power(speech) / 10 ** (snr_db / 10)
     if power == 0.0 or wanted == 0.0:
         return speech
-    return speech + noise * np.sqrt(wanted / power)
+    mixed: _Signal = speech + noise * np.sqrt(wanted / power)
+    return mixed
 
 
 def reverberate(speech: _Signal, response: Samples) -> _Signal:
@@ -191,7 +192,7 @@ def mu_law(samples: _Signal) -> _Signal:
 def _filter(samples: _Signal, rate: int, gain: Callable[[_Signal], _Signal]) -> _Signal:
     """Multiply the spectrum by a gain that depends on the frequency in hertz."""
     length = 1 << (samples.size + _EDGE - 1).bit_length()
-    spectrum = np.fft.rfft(samples, length) * gain(np.fft.rfftfreq(length, 1.0 / rate))
+    spectrum = np.fft.rfft(samples, length) * gain(np.fft.rfftfreq(length, 1.0 / rate).astype(np.float64))
     filtered: _Signal = np.fft.irfft(spectrum, length)[: samples.size]
     return filtered
 
@@ -247,7 +248,8 @@ def _without_pauses(file: str) -> _Signal:
     if sound.size < _FRAME or not powers.max():
         return sound
     heard = powers > powers.max() / 10 ** (_PAUSE_DB / 10)
-    return sound[: powers.size * _FRAME].reshape(-1, _FRAME)[heard].ravel()
+    kept: _Signal = sound[: powers.size * _FRAME].reshape(-1, _FRAME)[heard].ravel()
+    return kept
 
 
 @lru_cache(maxsize=4096)
