@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path
 
+from edgeser.runtime.adaptation import ADAPTATION, Adaptation
 from edgeser.runtime.bundle_files import SUFFIX, Files, open_files
 from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import BundleError
@@ -146,6 +147,22 @@ class Bundle:
             frontend.close()
             raise BundleError(f"{self.path}: {modality} is {entry.dim} wide, its frontend gives {frontend.dim}")
         return frontend
+
+    def adaptation(self) -> Adaptation | None:
+        """Return what corrects the graph's logits for one user's voice; `None` where the bundle was not adapted."""
+        entry = self.manifest.adaptation
+        if entry is None:
+            return None
+        try:
+            found = Adaptation.from_bytes(self.read(ADAPTATION), entry, self.manifest.labels)
+        except BundleError as error:
+            raise BundleError(f"{self.path}: {error}") from error
+        audio = self.manifest.inputs["audio"]
+        if found.dim != audio.dim:
+            raise BundleError(f"{self.path}: {ADAPTATION}: weights for rows {found.dim} wide, expected {audio.dim}")
+        if found.heard is not None and audio.mean_prior is None:
+            raise BundleError(f"{self.path}: {ADAPTATION}: a mean to take out of rows, but the input has no mean_prior")
+        return found
 
 
 def frontend_files(modality: str, frontend: Frontend) -> dict[str, bytes]:

@@ -11,10 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from edgeser.runtime.adaptation import ADAPTATION, AdaptationEntry
 from edgeser.runtime.errors import BundleError
 from edgeser.runtime.names import is_shown, name_problem
 
 SCHEMA = 1
+ADAPTED_SCHEMA = 2
+"""Of a bundle that was adapted: who reads only the other must not answer without the correction."""
+
 MODALITIES = ("audio", "text", "phonemes", "sentence")
 """What a model may take; all but `audio` come from the transcript."""
 
@@ -81,6 +85,7 @@ class Manifest:
         metrics: Measured accuracies, by protocol.
         provenance: Corpora, licences, tool versions, parity report, calibration.
         files: Every file of the bundle but the manifest.
+        adaptation: What the bundle has learned of one user's voice; `None` where it is as it shipped.
     """
 
     name: str
@@ -93,6 +98,7 @@ class Manifest:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, FileEntry] = field(default_factory=dict)
+    adaptation: AdaptationEntry | None = None
 
     def __post_init__(self) -> None:
         model = self.model
@@ -107,11 +113,17 @@ class Manifest:
             _check_input(name, entry)
         _check(self.precision in PRECISIONS, f"precision {self.precision!r}")
         _check_files(self.files, self.graphs)
+        _check_adaptation(self)
         for what in ("metrics", "provenance"):
             _check_texts(what, getattr(self, what))
         licence = self.provenance.get("licence", "not stated")
         _check(_are(str, licence), f"licence {licence!r}, expected a text")
         _check_name("licence", licence, _MOST_LINE)
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Emotions that the bundle answers: all of its labels, or the fewer that it was adapted to."""
+        return self.labels if self.adaptation is None else self.adaptation.labels
 
     def to_json(self) -> bytes:
         """Return the one spelling of this manifest, sealed; a file with any other is not accepted.
@@ -123,7 +135,10 @@ class Manifest:
         for entry in content["inputs"].values():
             if entry["mean_prior"] is None:
                 del entry["mean_prior"]  # as it was spelled before there was any
-        raw = sealed_json({"schema": SCHEMA, **content})
+        if self.adaptation is None:
+            del content["adaptation"]
+        schema = SCHEMA if self.adaptation is None else ADAPTED_SCHEMA
+        raw = sealed_json({"schema": schema, **content})
         _check(len(raw) <= MOST_BYTES, f"{len(raw):,} bytes, expected at most {MOST_BYTES:,}")
         return raw
 
@@ -146,8 +161,8 @@ class Manifest:
             _check(isinstance(content, dict), "expected an object")
             schema = content.pop("schema", None)
             _check(
-                schema == SCHEMA and not isinstance(schema, bool),
-                f"got schema {schema!r}, this EdgeSER reads {SCHEMA}: update one of them",
+                schema in (SCHEMA, ADAPTED_SCHEMA) and not isinstance(schema, bool),
+                f"got schema {schema!r}, this EdgeSER reads {SCHEMA} and {ADAPTED_SCHEMA}: update one of them",
             )
             content.pop("seal", None)
             manifest = _manifest(content)
@@ -179,6 +194,8 @@ def _manifest(content: Mapping[str, Any]) -> Manifest:
     fields["model"] = ModelEntry(**_typed(content, "model", dict))
     fields["inputs"] = {n: InputEntry(**entry) for n, entry in _typed(content, "inputs", dict).items()}
     fields["files"] = {path: FileEntry(**entry) for path, entry in _typed(content, "files", dict).items()}
+    if "adaptation" in content:
+        fields["adaptation"] = AdaptationEntry.from_json(_typed(content, "adaptation", dict))
     unknown = sorted(set(content) - set(fields))
     _check(not unknown, f"unknown fields {', '.join(unknown)}")
     return Manifest(**fields)
@@ -231,6 +248,19 @@ def _check_files(files: Mapping[str, FileEntry], graphs: Mapping[str, str]) -> N
         _check(typed and _SHA256.fullmatch(file.sha256) is not None and file.bytes >= 0, f"file entry of {path!r}")
         most = _MOST_FILE_BYTES.get(PurePosixPath(path).suffix, _MOST_OTHER_BYTES)
         _check(file.bytes <= most, f"{path!r} of {file.bytes:,} bytes, expected at most {most:,}")
+
+
+def _check_adaptation(manifest: Manifest) -> None:
+    entry = manifest.adaptation
+    if entry is None:
+        _check(ADAPTATION not in manifest.files, f"file {ADAPTATION!r} without an adaptation")
+        return
+    ordered = [label for label in manifest.labels if label in entry.labels]
+    some = f"expected some of {list(manifest.labels)}, in that order"
+    _check(list(entry.labels) == ordered, f"adaptation to {list(entry.labels)}, {some}")
+    _check("audio" in manifest.inputs, "an adaptation without an audio input")
+    _check(not manifest.files or ADAPTATION in manifest.files, f"an adaptation, but no file {ADAPTATION!r}")
+    _check_texts("adaptation", dataclasses.asdict(entry.source))
 
 
 def _check_name(what: str, name: str, most: int = _MOST_NAME, optional: bool = False) -> None:

@@ -6,6 +6,7 @@ import functools
 
 import numpy as np
 
+from edgeser.runtime.adaptation import Adaptation
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.frontends.statistics import Rows
 from edgeser.runtime.manifest import Manifest
@@ -22,11 +23,13 @@ class Normalization:
     Args:
         manifest: The bundle's.
         name: The bundle's, for errors.
+        adaptation: What it has learned of a user; with the user's mean, that is where every state begins.
     """
 
-    def __init__(self, manifest: Manifest, name: str) -> None:
+    def __init__(self, manifest: Manifest, name: str, adaptation: Adaptation | None = None) -> None:
         self._manifest = manifest
         self._name = name
+        self._adaptation = adaptation
 
     @property
     def prior(self) -> float:
@@ -49,8 +52,10 @@ class Normalization:
         return self._manifest.encoder_sha256()
 
     def open_state(self) -> RunningMean:
-        """Return a state that has heard nothing; see `prior` for the error."""
+        """Return a state that has heard nothing, or what the bundle was adapted to; see `prior` for the error."""
         self.prior  # noqa: B018  (raises)
+        if self._adaptation is not None and self._adaptation.heard is not None:
+            return RunningMean(self.encoder, self._adaptation.heard, self._adaptation.count)
         return RunningMean(self.encoder, np.zeros(self._manifest.inputs["audio"].dim))
 
     def chosen(self, normalize: str | None, state: RunningMean | None = None) -> str:
@@ -78,6 +83,13 @@ class Normalization:
         if self.chosen(normalize, state) == NONE:
             return None
         return self.open_state() if state is None else state.copy()
+
+    @functools.cached_property
+    def own_shift(self) -> Rows | None:
+        """What is taken out of every row where there is no state: the user's mean that the bundle was adapted with."""
+        if self._adaptation is None or self._adaptation.heard is None:
+            return None
+        return self.shift(self.open_state())
 
     def shift(self, state: RunningMean) -> Rows:
         """Return what a state takes out of every row, `(dim,)` float32.

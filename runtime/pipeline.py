@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeser.runtime.adaptation import Adaptation
 from edgeser.runtime.asr import RecognizedWord
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.engines import Engine
@@ -70,13 +71,25 @@ class Pipeline:
     Args:
         engine: Runs the model.
         frontends: By modality, opened.
-        labels: Emotions, in the order of the model's classes.
+        labels: Emotions that are answered, in the order of the model's classes.
+        adaptation: Corrects the logits for one user's voice. What mattered of audio and words is the graph's to say: it
+            knows nothing of the correction, to which every moment of the voice counts the same.
+        shift: `(dim,)`, taken out of the audio's rows where nothing else is.
     """
 
-    def __init__(self, engine: Engine, frontends: Mapping[str, Frontend], labels: Sequence[str]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        frontends: Mapping[str, Frontend],
+        labels: Sequence[str],
+        adaptation: Adaptation | None = None,
+        shift: Rows | None = None,
+    ) -> None:
         self.engine = engine
         self.frontends = frontends
         self.labels = labels
+        self.adaptation = adaptation
+        self.shift = shift
 
     @property
     def hears_words(self) -> bool:
@@ -106,6 +119,7 @@ class Pipeline:
 
     def features(self, samples: Samples, evidence: Evidence, shift: Rows | None = None) -> Heard:
         """Run the frontends, unless there is neither speech nor a word to go by; the audio's rows lose the shift."""
+        shift = self.shift if shift is None else shift
         features: dict[str, Features] = {}
         tokens: list[Token] = []
         mean: NDArray[np.float64] | None = None
@@ -138,12 +152,18 @@ class Pipeline:
     def _run(self, batch: Sequence[Heard]) -> list[Result]:
         started = time.perf_counter()
         outputs = self.engine.run(stack(batch, tuple(self.frontends)))
+        logits = self._corrected(batch, outputs["logits"])
         engine_ms = (time.perf_counter() - started) * 1e3 / len(batch)
-        probabilities = softmax(outputs["logits"])
+        probabilities = softmax(logits)
         return [
             self._result(heard, probabilities[i], {n: v[i] for n, v in outputs.items()}, engine_ms)
             for i, heard in enumerate(batch)
         ]
+
+    def _corrected(self, batch: Sequence[Heard], logits: NDArray[Any]) -> NDArray[Any]:
+        if self.adaptation is None:
+            return logits
+        return self.adaptation.apply(logits, np.stack([mean_rows(heard) for heard in batch]))
 
     def _no_speech(self, heard: Heard) -> Result:
         evidence = heard.evidence
@@ -194,6 +214,12 @@ def stack(batch: Sequence[Heard], modalities: Sequence[str]) -> dict[str, NDArra
         feeds[name] = np.stack([heard.features[name].values for heard in batch])
         feeds[f"{name}_length"] = np.array([heard.features[name].valid for heard in batch], dtype=np.int32)
     return feeds
+
+
+def mean_rows(heard: Heard) -> NDArray[np.float64]:
+    """Return the mean `(dim,)` over the voice's valid rows as the model gets them; 0 where there are none."""
+    mean = heard.features["audio"].mean()
+    return np.zeros(heard.features["audio"].values.shape[1]) if mean is None else mean
 
 
 def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -53,7 +53,7 @@ class Runtime:
         bundle: The opened bundle.
         engine: What runs its graph.
         asr: What hears the words.
-        labels: Emotions, in the order of the model's classes.
+        labels: Emotions that are answered, in the order of the model's classes.
         frontends: By modality, opened.
         normalization: Whether, and how, the mean of what was heard is taken out of rows.
     """
@@ -63,14 +63,15 @@ class Runtime:
         self.engine = engine
         self.asr = asr
         self._owns_asr = False  # one that was given may serve others
-        self.labels = bundle.manifest.labels
+        self.labels = bundle.manifest.answers
         self.frontends: dict[str, Frontend] = {
             name: bundle.frontend(name, open_graph) for name in bundle.manifest.inputs
         }
         self._owner = OwnerProcess("runtime")
-        self._pipeline = Pipeline(engine, self.frontends, self.labels)
+        adaptation = bundle.adaptation()
+        self.normalization = Normalization(bundle.manifest, bundle.path.name, adaptation)
+        self._pipeline = Pipeline(engine, self.frontends, self.labels, adaptation, self.normalization.own_shift)
         self._speech = SpeechMeter()
-        self.normalization = Normalization(bundle.manifest, bundle.path.name)
         _check_contract(bundle, engine)
 
     @property

@@ -243,7 +243,7 @@ class TestDamage:
 
     @pytest.mark.parametrize("form", FORMS)
     def test_unknown_schema(self, tmp_path: Path, folder: Path, form: str) -> None:
-        content = {**json.loads((folder / MANIFEST).read_bytes()), "schema": 2}
+        content = {**json.loads((folder / MANIFEST).read_bytes()), "schema": 3}
         raw = (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
         members = {name: (folder / name).read_bytes() for name in MEMBERS} | {MANIFEST: raw}
         place = tmp_path / form
@@ -252,7 +252,7 @@ class TestDamage:
             (place / MANIFEST).write_bytes(raw)
         else:
             write_zip(place, members.items())
-        assert "got schema 2, this EdgeSER reads 1: update one of them" in refusal(place)
+        assert "got schema 3, this EdgeSER reads 1 and 2: update one of them" in refusal(place)
 
 
 class TestAsking:

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeser.runtime.adaptation import ADAPTATION, AdaptationEntry, Source
 from edgeser.runtime.errors import BundleError
 from edgeser.runtime.manifest import MOST_BYTES, FileEntry, InputEntry, Manifest, ModelEntry, sealed_json
 from edgeser.runtime.names import is_shown
@@ -64,11 +66,11 @@ def test_is_plain_json_with_a_schema() -> None:
     assert content["inputs"]["audio"] == {"length": 460, "dim": 80, "frontend": {"kind": "log-mel", "bins": 80}}
 
 
-@pytest.mark.parametrize("schema", [0, 2, 99, "1", 1.0, True, None, [1]])
+@pytest.mark.parametrize("schema", [0, 3, 99, "1", 1.0, True, None, [1]])
 def test_unknown_schema(schema: Any) -> None:
     message = refusal(changed(schema=schema))
     if schema != 1:
-        assert f"got schema {schema!r}, this EdgeSER reads 1: update one of them" in message
+        assert f"got schema {schema!r}, this EdgeSER reads 1 and 2: update one of them" in message
 
 
 def test_no_schema() -> None:
@@ -96,8 +98,9 @@ def test_any_field_missing_or_of_another_kind(field: str, value: Any) -> None:
     if field == "version" and value == "":
         return
     refusal(spelled({**content, field: value}))
-    del content[field]
-    refusal(spelled(content))
+    if field != "adaptation":
+        del content[field]
+        refusal(spelled(content))
 
 
 @pytest.mark.parametrize(
@@ -313,3 +316,76 @@ def test_an_encoder_is_its_frontend_and_its_files() -> None:
     assert dataclasses.replace(whole, files={"model.onnx": GRAPH}).encoder_sha256() != known
     wider = {"audio": InputEntry(460, 80, {"kind": "log-mel", "bins": 80, "hop_ms": 20})}
     assert dataclasses.replace(whole, inputs=wider).encoder_sha256() != known
+
+
+ADAPTED = dataclasses.replace(
+    MANIFEST,
+    labels=("angry", "happy", "sad"),
+    adaptation=AdaptationEntry(
+        Source("tiny", "1.0", "ab" * 32), ("angry", "sad"), {"angry": 3, "sad": 2}, {"shipped": 0.5, "adapted": 0.75}
+    ),
+    files={"model.onnx": GRAPH, ADAPTATION: FileEntry("1" * 64, 100)},
+)
+
+
+def adapted(**changes: Any) -> dict[str, Any]:
+    content = json.loads(ADAPTED.to_json())
+    return {**content, "adaptation": {**content["adaptation"], **changes}}
+
+
+class TestAdaptation:
+    def test_round_trip(self) -> None:
+        with_prior = dataclasses.replace(ADAPTED.adaptation, prior={"angry": 0.25, "sad": 0.75})
+        for manifest in (ADAPTED, dataclasses.replace(ADAPTED, adaptation=with_prior)):
+            assert Manifest.from_json(manifest.to_json()) == manifest
+        assert ADAPTED.answers == ("angry", "sad")
+        assert MANIFEST.answers == MANIFEST.labels
+
+    def test_its_schema_is_another_so_that_an_older_edgeser_refuses_it(self) -> None:
+        assert json.loads(ADAPTED.to_json())["schema"] == 2
+
+    @pytest.mark.parametrize(("manifest", "schema"), [(MANIFEST, 2), (ADAPTED, 1)])
+    def test_the_schema_says_whether_there_is_one(self, manifest: Manifest, schema: int) -> None:
+        refusal(spelled({**json.loads(manifest.to_json()), "schema": schema}))
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"labels": ["angry"]}, "expected 2 or more"),
+            ({"labels": ["angry", "angry"]}, "different ones"),
+            ({"labels": ["sad", "angry"]}, "in that order"),
+            ({"labels": ["angry", "fear"], "clips": {"angry": 1, "fear": 1}}, "expected some of"),
+            ({"labels": [1, 2]}, "expected texts"),
+            ({"labels": "angry"}, "labels is of the wrong kind"),
+            ({"clips": {"angry": 3}}, "a count of each label"),
+            ({"clips": {"angry": 3, "sad": 0}}, "whole numbers above 0"),
+            ({"clips": {"angry": 3, "sad": True}}, "whole numbers above 0"),
+            ({"ua": {"adapted": 0.5}}, "shipped and adapted"),
+            ({"ua": {"adapted": 0.5, "shipped": 1.5}}, "from 0 to 1"),
+            ({"ua": {"adapted": "0.5", "shipped": 0.5}}, "from 0 to 1"),
+            ({"prior": {"angry": 1.0}}, "that of each label"),
+            ({"prior": []}, "prior is of the wrong kind"),
+            ({"source": {"name": "a"}}, "name, version and sha256"),
+            ({"source": {"name": "a", "version": "1", "sha256": "x"}}, "expected a SHA-256"),
+            ({"source": {"name": "a\x1b", "version": "1", "sha256": "ab" * 32}}, "control characters"),
+            ({"more": 1}, "got .*more"),
+        ],
+    )
+    def test_what_is_no_entry(self, changes: dict[str, Any], message: str) -> None:
+        assert re.search(message, refusal(spelled(adapted(**changes))))
+
+    def test_an_entry_and_its_file_go_together(self) -> None:
+        content = json.loads(ADAPTED.to_json())
+        del content["files"][ADAPTATION]
+        assert "no file 'adaptation.safetensors'" in refusal(spelled(content))
+        with pytest.raises(BundleError, match="without an adaptation"):
+            dataclasses.replace(ADAPTED, adaptation=None)
+
+    def test_words_alone_have_no_voice_to_adapt_to(self) -> None:
+        words = {"text": InputEntry(20, 50, {"kind": "word-vectors"})}
+        with pytest.raises(BundleError, match="without an audio input"):
+            dataclasses.replace(ADAPTED, inputs=words)
+
+    @given(JSON)
+    def test_anything_else_is_refused_in_one_line(self, value: Any) -> None:
+        refusal(spelled({**json.loads(ADAPTED.to_json()), "adaptation": value}))
