@@ -137,6 +137,10 @@ def calibrate(bundle: Bundle, options: CalibrationOptions, bar: Bar = no_bar) ->
 
 
 def _check(bundle: Bundle, options: CalibrationOptions) -> None:
+    if bundle.manifest.adaptation is not None:
+        raise BundleError(
+            f"{bundle.path}: is adapted to one user: calibrate the bundle that it came from, then adapt that"
+        )
     done = bundle.manifest.precision == "int8" or any(map(is_quantized, read_parts(bundle).values()))
     if done:
         raise BundleError(f"{bundle.path}: is INT8 already, expected the floating-point bundle that it came from")

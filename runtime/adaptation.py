@@ -77,8 +77,11 @@ class AdaptationEntry:
         """
         names = [field.name for field in dataclasses.fields(cls)]
         _check(sorted(content) == sorted(names), f"got {', '.join(content)}, expected {', '.join(names)}")
-        for name, kind in zip(names, (dict, list, dict, dict, (dict, type(None))), strict=True):
+        kinds: tuple[type, ...] = (dict, list, dict, dict)
+        for name, kind in zip(names, kinds, strict=False):
             _check(isinstance(content[name], kind), f"{name} is of the wrong kind")
+        prior = content["prior"]
+        _check(prior is None or isinstance(prior, dict), "prior is of the wrong kind")
         source = content["source"]
         _check(sorted(source) == ["name", "sha256", "version"], "source, expected name, version and sha256")
         return cls(**{**content, "source": Source(**source), "labels": tuple(content["labels"])})

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeser.cli.options import add_json_option, add_trusted_option, print_json
+from edgeser.runtime.adaptation import AdaptationEntry
 from edgeser.runtime.bundle import Bundle
 from edgeser.runtime.manifest import InputEntry, Manifest
 from edgeser.runtime.names import escaped
@@ -47,7 +48,9 @@ def _lines(bundle: Bundle) -> Iterator[str]:
     yield f"  sha256     {bundle.sha256}   every file is whole"
     yield f"  origin     {_origin(bundle)}"
     yield f"  model      {manifest.model.family}, {manifest.model.preset}, {manifest.precision}, {size / 1e6:.1f} MB"
-    yield f"  emotions   {', '.join(manifest.labels)}"
+    yield f"  emotions   {', '.join(manifest.answers)}"
+    if manifest.adaptation is not None:
+        yield f"  adapted    {_adapted(manifest.adaptation)}"
     for name, entry in manifest.inputs.items():
         yield f"  {name:<10} {entry.length} x {entry.dim}   {_frontend(entry)}"
     yield from _measured(manifest)
@@ -60,6 +63,13 @@ def _origin(bundle: Bundle) -> str:
     if bundle.signature is None:
         return "not checked: hashes tell that it is whole, not who made it; --trusted KEY checks a signature"
     return f"signed with the trusted key {bundle.signature.key}: {bundle.signature.comment}"
+
+
+def _adapted(entry: AdaptationEntry) -> str:
+    clips = ", ".join(f"{count} {label}" for label, count in entry.clips.items())
+    prior = entry.prior and f", prior {', '.join(f'{label} {p:.2f}' for label, p in entry.prior.items())}"
+    source = f"{entry.source.name} {entry.source.version}, sha256 {entry.source.sha256[:12]}…"
+    return f"to {clips}{prior or ''}; from {source}, which has UA {entry.ua['shipped']:.3f} on these clips"
 
 
 def _frontend(entry: InputEntry) -> str:

@@ -29,6 +29,7 @@ COMMANDS = {
     "export-encoder": "turn a pretrained encoder into a frontend",
     "build": "build TensorRT engines of a bundle for this device",
     "selftest": "build, compare and time every engine this device can have",
+    "adapt": "fit a bundle to one user's voice, from a few labelled clips",
     "calibrate": "turn a floating-point bundle into an INT8 bundle",
 }
 

@@ -96,11 +96,12 @@ def correct(clips: Clips, span: Span, chosen: NDArray[np.intp], strength: Streng
 
 def choose(clips: Clips, span: Span, chosen: NDArray[np.intp]) -> Strength:
     """Return the strength whose corrections fit those of the chosen clips best that they were not fitted to."""
-    losses = {}
-    for strength in GRID:
-        held_out = _cross_validated(clips, chosen, lambda known, s=strength: correct(clips, span, known, s), span)
-        losses[strength] = _loss(held_out, clips.classes[chosen], len(clips.labels))
-    return min(losses, key=losses.__getitem__)
+
+    def loss(strength: Strength) -> float:
+        held_out = _cross_validated(clips, chosen, lambda known: correct(clips, span, known, strength), span)
+        return _loss(held_out, clips.classes[chosen], len(clips.labels))
+
+    return min(GRID, key=loss)
 
 
 def held_out_logits(clips: Clips, span: Span, tick: Callable[[], object] = lambda: None) -> Array:
