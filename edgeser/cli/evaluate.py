@@ -1,7 +1,8 @@
 """Accuracies: of a run on what it held out, of several runs of one experiment, or of a bundle on a corpus.
 
 Several runs, for example with different seeds, give the mean and the standard deviation over the runs of each one's
-mean over its folds.
+mean over its folds. Logistic regression on the mean of the same rows stands beside a run's own figures, and where the
+speakers are known the interval that the accuracy would stay in with other speakers, by a bootstrap over them.
 
 With --figures, a confusion matrix, bars of the sessions and, of a bundle, what a few answers came from: the audio and
 the words that it attended to. A run has no explanations: export a fold and evaluate that bundle on its session.
@@ -22,7 +23,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -37,6 +37,7 @@ from edgeser.cli.options import (
     print_json,
     show,
 )
+from edgeser.cli.run_report import interval_text, report_run, report_runs, run_values
 from edgeser.corpora import Utterance, corpus_text, read_corpus
 from edgeser.corpora.checking import usable_utterances
 from edgeser.corpora.splits import SESSIONS
@@ -47,15 +48,8 @@ from edgeser.runtime.metrics import Metrics, measure
 from edgeser.runtime.recognizer import Runtime
 from edgeser.runtime.scoring import Recording, score
 from edgeser.training import faithfulness
-from edgeser.training.evaluation import (
-    ACCURACIES,
-    RUN_PREDICTIONS,
-    CrossValidation,
-    Repetition,
-    cross_validation,
-    has_run_predictions,
-    repeated,
-)
+from edgeser.training.evaluation import HeldOut, cross_validation, repeated
+from edgeser.training.intervals import count_by_speaker
 
 log = logging.getLogger(__name__)
 
@@ -67,13 +61,13 @@ class BundleEvaluation:
     """What a bundle did on a corpus.
 
     Attributes:
-        metrics: Over all utterances.
+        all: Over all utterances, with counts by speaker.
         sessions: By session; empty unless every utterance has one.
         explanations: Of the utterances asked for.
         model: Name and version of the bundle, and the hash that names it.
     """
 
-    metrics: Metrics
+    all: HeldOut
     sessions: Mapping[str, Metrics]
     explanations: Sequence[Explanation]
     model: str
@@ -112,49 +106,12 @@ def run(args: argparse.Namespace) -> int:
     return _run_on_run(args) if is_run else _run_on_bundle(args)
 
 
-def report_run(run_folder: Path) -> str:
-    """Return a run's table of folds, their mean, and the confusion matrix over all."""
-    text = _folds_text(cross_validation(run_folder))
-    if has_run_predictions(run_folder):
-        heard = _folds_text(cross_validation(run_folder, RUN_PREDICTIONS))
-        text += f"\n\nwith the mean of all that a fold holds out taken out (--normalize run)\n\n{heard}"
-    return text
-
-
-def _folds_text(result: CrossValidation) -> str:
-    rows = {name: _accuracies(fold) for name, fold in result.folds.items()}
-    rows["mean"] = [result.mean(name) for name in ACCURACIES]
-    lines = [*_table("held out", rows), "", "all folds together"]
-    return "\n".join([*lines, metrics_text(result.pooled)])
-
-
-def report_runs(result: Repetition) -> str:
-    """Return a table of runs, each one's mean over its folds, with their mean and standard deviation."""
-    rows = {name: [run.mean(one) for one in ACCURACIES] for name, run in result.runs.items()}
-    rows["mean"] = [result.mean(one) for one in ACCURACIES]
-    rows["deviation"] = [result.deviation(one) for one in ACCURACIES]
-    return "\n".join(_table("run", rows))
-
-
-def _accuracies(metrics: Metrics) -> list[float]:
-    return [getattr(metrics, name) for name in ACCURACIES]
-
-
-def _table(what: str, rows: Mapping[str, Sequence[float]]) -> list[str]:
-    width = max(9, *(len(name) + 2 for name in rows))
-    heads = "  ".join(f"{name:>5}" for name in ("WA", "UA", "WF1"))
-    return [
-        f"{what:<{width}}{heads}",
-        *(f"{name:<{width}}{'  '.join(f'{value:.3f}' for value in values)}" for name, values in rows.items()),
-    ]
-
-
 def _run_on_runs(args: argparse.Namespace) -> int:
     for name in ("corpus", "sessions", "figures", "explain", "faithfulness", "without_text"):
         if getattr(args, name):
             raise InputError(f"--{name.replace('_', '-')}: got {len(args.what)} runs, it takes one: leave it out")
     result = repeated(args.what)
-    print_json(result.as_dict()) if args.json else print(report_runs(result))
+    print_json(result.as_dict()) if args.json else show(report_runs(result))
     return 0
 
 
@@ -176,7 +133,7 @@ def evaluate_bundle(args: argparse.Namespace) -> BundleEvaluation:
         explained = spread(recordings, runtime.labels, args.explain or _EXPLAINED) if args.figures else []
         manifest = runtime.bundle.manifest
         return BundleEvaluation(
-            measure(predicted, [str(u.emotion) for u in utterances], runtime.labels),
+            _held_out(utterances, predicted, runtime.labels),
             _by_session(utterances, predicted, runtime.labels),
             explain(runtime, explained) if explained else (),
             f"{manifest.name} {manifest.version}, manifest SHA-256 {runtime.bundle.sha256}",
@@ -231,10 +188,8 @@ def _run_on_run(args: argparse.Namespace) -> int:
     result = cross_validation(args.what)
     found = faithfulness.of_run(args.what) if args.faithfulness else []
     if args.json:
-        measured: dict[str, Any] = {"faithfulness": [asdict(one) for one in found]} if found else {}
-        if has_run_predictions(args.what):
-            measured["run"] = cross_validation(args.what, RUN_PREDICTIONS).as_dict()
-        print_json({**result.as_dict(), **measured})
+        measured = {"faithfulness": [asdict(one) for one in found]} if found else {}
+        print_json({**run_values(args.what), **measured})
     else:
         show(report_run(args.what))
         for one in found:
@@ -255,14 +210,14 @@ def _run_on_run(args: argparse.Namespace) -> int:
 def _run_on_bundle(args: argparse.Namespace) -> int:
     result = evaluate_bundle(args)
     if args.json:
-        print_json(result.metrics.as_dict())
+        print_json(result.all.as_dict())
     else:
-        show(metrics_text(result.metrics))
+        show("\n".join(filter(None, (metrics_text(result.all.metrics), interval_text(result.all)))))
     if args.figures:
         report = Report(
             f"Evaluation of {args.what}",
             command_line(args),
-            result.metrics,
+            result.all.metrics,
             result.sessions,
             explanations=result.explanations,
             facts={
@@ -289,6 +244,15 @@ def _utterances(args: argparse.Namespace, labels: Sequence[str]) -> list[Utteran
     if not utterances:
         raise InputError(f"{corpus_text(args.corpus)}: no utterances with {', '.join(labels)} in these sessions")
     return usable_utterances(utterances, args.strict)
+
+
+def _held_out(utterances: Sequence[Utterance], predicted: Sequence[str], labels: Sequence[str]) -> HeldOut:
+    rows = [
+        {"emotion": str(u.emotion), "label": guess, "corpus": u.corpus, "speaker": u.speaker}
+        for u, guess in zip(utterances, predicted, strict=True)
+    ]
+    metrics = measure(predicted, [row["emotion"] for row in rows], labels)
+    return HeldOut("", metrics, count_by_speaker(rows, labels))
 
 
 def _by_session(utterances: Sequence[Utterance], predicted: Sequence[str], labels: Sequence[str]) -> dict[str, Metrics]:

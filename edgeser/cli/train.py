@@ -41,7 +41,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgeser.cli.evaluate import report_run
 from edgeser.cli.options import (
     add_corpus_option,
     add_strict_option,
@@ -52,6 +51,7 @@ from edgeser.cli.options import (
     read_ids,
     show,
 )
+from edgeser.cli.run_report import report_run
 from edgeser.corpora import as_test_only
 from edgeser.corpora.splits import ALL, PROTOCOLS, SESSIONS
 from edgeser.runtime.errors import InputError

@@ -63,17 +63,17 @@ class Shifts(Protocol):
 
 
 @dataclass(frozen=True)
-class ConstantShift:
-    """The same for every utterance.
+class CorpusShifts:
+    """The same for every utterance of a corpus.
 
     Attributes:
-        rows: `(dim,)` float32.
+        rows: By corpus, `(dim,)` float32.
     """
 
-    rows: Rows
+    rows: Mapping[str, Rows]
 
     def draw(self, utterance: Utterance, rng: np.random.Generator) -> Rows | None:
-        return self.rows
+        return self.rows[utterance.corpus]
 
 
 class DomainMeans:
@@ -163,8 +163,12 @@ def standardised_means(
     return found
 
 
-def run_shift(
+def run_shifts(
     utterances: Sequence[Utterance], source: RecordingFeatures, frontend: AudioFrontend, prior: float
-) -> Rows:
-    """Return what is taken out of utterances that are answered when all of them have been heard."""
-    return shift_of(np.stack(list(standardised_means(utterances, source, frontend).values())), prior)
+) -> CorpusShifts:
+    """Return what is taken out of utterances that are answered when all of their corpus have been heard."""
+    shifts = {}
+    for corpus in sorted({u.corpus for u in utterances}):
+        means = standardised_means([u for u in utterances if u.corpus == corpus], source, frontend)
+        shifts[corpus] = shift_of(np.stack(list(means.values())), prior)
+    return CorpusShifts(shifts)

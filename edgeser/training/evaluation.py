@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from edgeser.corpora import Utterance
 from edgeser.corpora.splits import SESSIONS, UNSEEN
 from edgeser.runtime.errors import InputError
+from edgeser.runtime.files import replacing
 from edgeser.runtime.metrics import Metrics, measure
 from edgeser.training.intervals import Counts, Interval, count_by_speaker, speaker_interval
 from edgeser.training.run_folder import read_run
@@ -20,7 +23,7 @@ ACCURACIES = ("wa", "ua", "wf1")
 PREDICTIONS = "predictions.csv"
 """A fold's, each utterance answered as if it were the first that is heard."""
 RUN_PREDICTIONS = "predictions-run.csv"
-"""The same with the mean of all that the fold holds out taken out, where the recipe has a `mean_prior`."""
+"""The same with the mean of what is held out of its corpus taken out, where the recipe has a `mean_prior`."""
 
 
 @dataclass(frozen=True)
@@ -246,6 +249,26 @@ def read_predictions(path: Path) -> list[dict[str, str]]:
     if any(row.get("label") not in known or row.get("emotion") not in known for row in rows):
         raise InputError(damaged)
     return rows
+
+
+def write_predictions(
+    path: Path, utterances: Sequence[Utterance], probabilities: NDArray[np.floating[Any]], labels: Sequence[str]
+) -> None:
+    """Write one row per utterance: id, corpus, speaker, session, emotion, label and every class's probability.
+
+    Args:
+        path: The file, written whole or not at all.
+        utterances: Those that were answered.
+        probabilities: `(utterances, classes)`.
+        labels: Emotions in the order of the classes.
+    """
+    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "corpus", "speaker", "session", "emotion", "label", *(f"p_{label}" for label in labels)])
+        for utterance, row in zip(utterances, probabilities.tolist(), strict=True):
+            label = labels[max(range(len(labels)), key=row.__getitem__)]
+            who = [utterance.id, utterance.corpus, utterance.speaker, utterance.session, utterance.emotion]
+            writer.writerow([*who, label, *(f"{p:.6f}" for p in row)])
 
 
 def has_run_predictions(run: Path) -> bool:

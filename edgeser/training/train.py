@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,14 +17,14 @@ from edgeser.corpora import Fold, Utterance, read_corpus
 from edgeser.corpora.splits import make_folds
 from edgeser.models import build_model
 from edgeser.runtime.errors import InputError
-from edgeser.runtime.files import check_folder, check_room, replacing
+from edgeser.runtime.files import check_folder, check_room
 from edgeser.runtime.frontends import AudioFrontend, Frontend
 from edgeser.runtime.metrics import Metrics, measure
 from edgeser.training.building import check_model, input_specs
 from edgeser.training.copies import Copy
 from edgeser.training.dataset import EmotionDataset, Sample
-from edgeser.training.domains import ConstantShift, DomainMeans, run_shift, standardised_means
-from edgeser.training.evaluation import PREDICTIONS, RUN_PREDICTIONS, read_predictions
+from edgeser.training.domains import DomainMeans, run_shifts, standardised_means
+from edgeser.training.evaluation import PREDICTIONS, RUN_PREDICTIONS, read_predictions, write_predictions
 from edgeser.training.features import LineFeatures, RecordingFeatures, audio_key
 from edgeser.training.fitting import fit
 from edgeser.training.frontends import compute_features, corpus_copies, open_features
@@ -208,15 +207,15 @@ def _domain_means(
 
 
 def _predict_test(fold: Fold, trained: TrainedModel, features: Sources, folder: Path) -> None:
-    """Write what a model makes of its test split: of each utterance alone, and having heard all of them."""
+    """Write what a model makes of its test split: of each utterance alone, and having heard its corpus."""
     frontends, labels = trained.frontends, trained.labels
     test_set = EmotionDataset(fold.test, frontends, features, labels)
     write_predictions(folder / PREDICTIONS, fold.test, predict(trained, test_set), labels)
     source, audio = features.get("audio"), frontends.get("audio")
     prior = float(trained.training["recipe"]["mean_prior"])
     if prior and isinstance(source, RecordingFeatures) and isinstance(audio, AudioFrontend):
-        shift = ConstantShift(run_shift(fold.test, source, audio, prior))
-        heard = EmotionDataset(fold.test, frontends, features, labels, shifts=shift)
+        shifts = run_shifts(fold.test, source, audio, prior)
+        heard = EmotionDataset(fold.test, frontends, features, labels, shifts=shifts)
         write_predictions(folder / RUN_PREDICTIONS, fold.test, predict(trained, heard), labels)
 
 
@@ -245,16 +244,3 @@ def predict(trained: TrainedModel, data: EmotionDataset, batch_size: int = 32) -
     batches: Iterator[Sample] = iter(DataLoader(data, batch_size))
     with torch.inference_mode():
         return torch.cat([trained.model(batch).logits.softmax(dim=-1) for batch in batches])
-
-
-def write_predictions(
-    path: Path, utterances: Sequence[Utterance], probabilities: torch.Tensor, labels: Sequence[str]
-) -> None:
-    """Write one row per utterance: id, corpus, speaker, session, emotion, label and every class's probability."""
-    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "corpus", "speaker", "session", "emotion", "label", *(f"p_{label}" for label in labels)])
-        for utterance, row in zip(utterances, probabilities.tolist(), strict=True):
-            label = labels[max(range(len(labels)), key=row.__getitem__)]
-            who = [utterance.id, utterance.corpus, utterance.speaker, utterance.session, utterance.emotion]
-            writer.writerow([*who, label, *(f"{p:.6f}" for p in row)])

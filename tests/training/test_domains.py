@@ -20,10 +20,9 @@ from edgeser.runtime.labels import FOUR_EMOTIONS
 from edgeser.training.copies import copy_of
 from edgeser.training.dataset import EmotionDataset
 from edgeser.training.domains import (
-    ConstantShift,
     DomainMeans,
     MeanShift,
-    run_shift,
+    run_shifts,
     shift_of,
     shifted,
     standardised_means,
@@ -162,12 +161,23 @@ def test_means_are_of_what_the_model_hears(corpus: str, tmp_path: Path) -> None:
         valid = sample["audio"][: int(sample["audio_length"])]
         assert valid.shape[0] == 100
         np.testing.assert_allclose(means[audio_key(utterance)], valid.mean(dim=0).numpy(), atol=1e-4)
-    shift = run_shift(everything, source, frontend, 2.0)
+    shifts = run_shifts(everything, source, frontend, 2.0)
+    ((_, shift),) = shifts.rows.items()
     np.testing.assert_allclose(shift, sum(means.values()) / (8 + 2), atol=1e-5)
-    heard = EmotionDataset(
-        everything, {"audio": frontend}, {"audio": source}, FOUR_EMOTIONS, shifts=ConstantShift(shift)
-    )
+    heard = EmotionDataset(everything, {"audio": frontend}, {"audio": source}, FOUR_EMOTIONS, shifts=shifts)
     torch.testing.assert_close(heard[0]["audio"], plain[0]["audio"] - torch.from_numpy(shift), atol=1e-4, rtol=0)
+
+
+def test_each_corpus_that_is_tested_on_has_its_own_mean_taken_out(corpus: str, tmp_path: Path) -> None:
+    """What may only be tested on is several corpora in one fold: their common mean is nobody's."""
+    everything = [dataclasses.replace(u, corpus=f"c{u.session}") for u in read_corpus(corpus)]
+    source = RecordingFeatures(LogMel(40, 100), tmp_path)
+    shifts = run_shifts(everything, source, source.frontend, 2.0)
+    assert set(shifts.rows) == {"c1", "c2"}
+    for name in shifts.rows:
+        ours = [u for u in everything if u.corpus == name]
+        alone = run_shifts(ours, source, source.frontend, 2.0)
+        np.testing.assert_array_equal(shifts.draw(ours[0], np.random.default_rng(0)), alone.rows[name])
 
 
 def test_shift_is_of_valid_rows_alone_and_the_same_for_the_same_draw(corpus: str, tmp_path: Path) -> None:
