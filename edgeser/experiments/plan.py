@@ -10,6 +10,7 @@ from typing import Any
 
 from edgeser.corpora import Utterance, corpus_identity, make_folds, read_corpus
 from edgeser.corpora.splits import ALL
+from edgeser.experiments.baselines import Baseline, make_baselines
 from edgeser.experiments.spec import Experiment, Row
 from edgeser.models import InputSpec, family
 from edgeser.runtime.errors import InputError
@@ -62,6 +63,7 @@ class Plan:
         chosen: Folders' names of the rows that are to be trained now.
         utterances: All of the corpus.
         corpus: What the corpus is, for people.
+        baselines: Logistic regression on the rows that the models get, on the same folds.
     """
 
     experiment: Experiment
@@ -70,6 +72,7 @@ class Plan:
     chosen: frozenset[str]
     utterances: Sequence[Utterance]
     corpus: str
+    baselines: Sequence[Baseline] = ()
 
     @property
     def todo(self) -> list[Job]:
@@ -106,7 +109,8 @@ def make_plan(experiment: Experiment, out: Path, rows: Sequence[str] = ()) -> Pl
             folds = make_folds(options.protocol, usable(utterances, options), (), options.split_seed)
             jobs += [Job(row, seed, dataclasses.replace(options, folds=(fold.name,))) for fold in folds]
     corpus = _corpus_text(corpus_identity(experiment.corpus), len(utterances))
-    return Plan(experiment, out, tuple(jobs), chosen, utterances, corpus)
+    baselines = make_baselines([job.options for job in jobs], out)
+    return Plan(experiment, out, tuple(jobs), chosen, utterances, corpus, baselines)
 
 
 def _corpus_text(identity: Mapping[str, Any], count: int) -> str:

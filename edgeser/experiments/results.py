@@ -11,7 +11,7 @@ from edgeser.experiments.spec import ACCURACIES, Row
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.files import read_json
 from edgeser.runtime.metrics import Metrics
-from edgeser.training.evaluation import HeldOut, measure_parts, read_predictions
+from edgeser.training.evaluation import PREDICTIONS, HeldOut, measure_parts, read_predictions
 from edgeser.training.intervals import Interval, speaker_interval
 from edgeser.training.options import TrainOptions, differing
 from edgeser.training.run_folder import read_run
@@ -88,14 +88,14 @@ def accuracy(metrics: Metrics, column: str) -> float:
     return value
 
 
-def read_folds(options: TrainOptions, names: tuple[str, ...]) -> dict[str, HeldOut]:
+def read_folds(options: TrainOptions, names: tuple[str, ...], predictions: str = PREDICTIONS) -> dict[str, HeldOut]:
     """Return what a run's finished folds reached, in the order of `names`; nothing of a run with other options."""
     run = read_run(options.out)
     if run is None or differing(run.options, options):
         return {}
     folds = {name: options.out / f"fold-{name}" for name in names}
-    done = {name: folder for name, folder in folds.items() if is_done(folder)}
-    return measure_parts({name: read_predictions(folder / "predictions.csv") for name, folder in done.items()})
+    done = {name: folder / predictions for name, folder in folds.items() if is_done(folder)}
+    return measure_parts({name: read_predictions(file) for name, file in done.items() if file.is_file()})
 
 
 def read_costs(fold: Path) -> tuple[str, dict[str, float]]:
@@ -113,4 +113,4 @@ def read_costs(fold: Path) -> tuple[str, dict[str, float]]:
 
 def is_done(fold: Path) -> bool:
     """Whether a fold is trained and its predictions are there."""
-    return (fold / "model.json").is_file() and (fold / "predictions.csv").is_file()
+    return (fold / "model.json").is_file() and (fold / PREDICTIONS).is_file()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 from collections import Counter
@@ -13,6 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from edgeser.experiments.baselines import WARM
 from edgeser.experiments.facts import facts
 from edgeser.experiments.plan import Job, Plan, prepare
 from edgeser.experiments.pool import Pool, Task
@@ -23,6 +25,8 @@ from edgeser.figures.experiment import table_figure
 from edgeser.figures.style import png
 from edgeser.runtime.files import making, write_together, writing
 from edgeser.runtime.names import start_logging
+from edgeser.training.baseline_run import fit_baseline
+from edgeser.training.evaluation import PREDICTIONS, RUN_PREDICTIONS, HeldOut
 from edgeser.training.options import TrainOptions
 
 log = logging.getLogger(__name__)
@@ -82,6 +86,7 @@ def run(plan: Plan, settings: Settings) -> Outcome:
     todo = plan.todo
     failures: list[str] = []
     with _kept_when_stopped(plan, settings), Pool(settings.jobs) as pool:
+        failures += _fit_baselines(pool, plan)
         left = Counter(job.row.slug for job in todo)
         for job, error in _train(pool, plan, settings):
             left[job.row.slug] -= 1
@@ -107,17 +112,25 @@ def _kept_when_stopped(plan: Plan, settings: Settings) -> Iterator[None]:
 
 
 def collect(plan: Plan, settings: Settings) -> Table:
-    """Return what there is."""
+    """Return what there is: a line for each row, one more where it also answers with means taken out, the baselines."""
     rows = []
     for row in plan.experiment.rows:
         jobs = plan.jobs_of(row)
-        runs = {
-            seed: read_folds(plan.experiment.options(row, seed, plan.out), _folds(jobs, seed)) for seed in _seeds(jobs)
-        }
-        rows.append(
-            RowResult(row, runs, len(jobs), read_costs(jobs[0].folder)[1] if jobs and any(runs.values()) else {})
-        )
+        costs = read_costs(jobs[0].folder)[1] if jobs and any(is_done(job.folder) for job in jobs) else {}
+        rows.append(RowResult(row, _read(plan, row, PREDICTIONS), len(jobs), costs))
+        if any(job.options.recipe.mean_prior for job in jobs):
+            warm = dataclasses.replace(row, name=f"{row.name}{WARM}", published={}, is_trained=False)
+            rows.append(RowResult(warm, _read(plan, row, RUN_PREDICTIONS), len(jobs)))
+    rows += [result for baseline in plan.baselines for result in baseline.results()]
     return Table(plan.experiment, rows, facts(plan, settings.command))
+
+
+def _read(plan: Plan, row: Row, predictions: str) -> dict[int, dict[str, HeldOut]]:
+    jobs = plan.jobs_of(row)
+    return {
+        seed: read_folds(plan.experiment.options(row, seed, plan.out), _folds(jobs, seed), predictions)
+        for seed in _seeds(jobs)
+    }
 
 
 def write(plan: Plan, settings: Settings) -> Table:
@@ -151,6 +164,18 @@ def _train(pool: Pool, plan: Plan, settings: Settings) -> Iterator[tuple[Job, st
         for answer in pool.run(tasks):
             bar.update()
             yield tasks[answer.task], answer.error
+
+
+def _fit_baselines(pool: Pool, plan: Plan) -> list[str]:
+    """Fit what of the baselines is not there, seconds each; return failures."""
+    tasks = {
+        Task(fit_baseline, (one.options, one.options.out), plan.out / _LOGS / f"{one.options.out.name}.log"): one
+        for one in plan.baselines
+    }
+    failures = {tasks[a.task].name: f"{a.error} ({a.task.log})" for a in pool.run(tasks) if a.error}
+    for name, failure in failures.items():
+        log.error("%s: %s", name, failure)
+    return [f"{name}: {failure}" for name, failure in failures.items()]
 
 
 def _measure(pool: Pool, plan: Plan) -> list[str]:

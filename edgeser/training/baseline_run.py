@@ -46,8 +46,7 @@ def fit_baseline(options: TrainOptions, out: Path, left_out: Collection[str] | N
         InputError: The corpus or an encoder is not usable.
         EdgeSerError: It cannot be written, or scikit-learn is missing.
     """
-    what = identity(options, left_out)
-    if _read(out) == what:
+    if is_fitted(options, out, left_out):
         return
     features = {name: source for name, source in open_features(options).items() if has_mean(name)}
     if not features:
@@ -67,7 +66,16 @@ def fit_baseline(options: TrainOptions, out: Path, left_out: Collection[str] | N
                 found = predict_baseline(fold, features, options.labels, BaselineOptions(mean_prior=prior))
                 with making(out / f"fold-{fold.name}"):
                     write_predictions(out / f"fold-{fold.name}" / name, fold.test, found, options.labels)
-    write_text(out / _WHAT, json.dumps(what, indent=2) + "\n")
+    write_text(out / _WHAT, json.dumps(_identity(options, left_out), indent=2) + "\n")
+
+
+def is_fitted(options: TrainOptions, out: Path, left_out: Collection[str] | None = None) -> bool:
+    """Whether the baseline of these options lies in a folder, whole; see `fit_baseline`."""
+    try:
+        found = json.loads((out / _WHAT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(found == _identity(options, left_out))
 
 
 def baseline_of_run(run: Path, folds: Collection[str]) -> Path:
@@ -89,7 +97,7 @@ def prior_of(options: TrainOptions) -> float:
     return options.recipe.mean_prior or MEAN_PRIOR
 
 
-def identity(options: TrainOptions, left_out: Collection[str] | None = None) -> dict[str, Any]:
+def _identity(options: TrainOptions, left_out: Collection[str] | None) -> dict[str, Any]:
     """Return what a baseline depends on, as plain JSON values."""
     values = options.as_dict()
     kept = {name: values.get(name) for name in _OPTIONS}
@@ -99,15 +107,6 @@ def identity(options: TrainOptions, left_out: Collection[str] | None = None) -> 
     baseline = dataclasses.asdict(BaselineOptions(mean_prior=prior_of(options)))
     ids = None if left_out is None else sorted(left_out)
     return {**kept, **baseline, "folds": sorted(options.folds), "left_out": ids}
-
-
-def _read(out: Path) -> dict[str, Any] | None:
-    """Return what the baseline that lies there was fitted on; `None` for none, or a damaged one."""
-    try:
-        found = json.loads((out / _WHAT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def _restored(values: Mapping[str, Any], out: Path) -> TrainOptions:

@@ -47,11 +47,12 @@ def test_a_table_from_start_to_end(toml: Toml, corpus: str, tmp_path: Path, caps
     (failure,) = found["failures"]
     assert failure.startswith("dense | plain, seed 1, fold 2: FileExistsError: ")
     assert "Traceback" in (out / "logs" / "dense-plain-seed-1-fold-2.log").read_text(encoding="utf-8")
-    ours, other, _ = found["rows"]
+    ours, other, _, baseline = found["rows"]
+    assert (baseline["name"], baseline["folds_done"], baseline["parameters"]) == ("logistic regression", 2, None)
     assert ours["UA"] == pytest.approx(cross_validation(first.options.out).mean_ua, abs=1e-4)
     assert (ours["folds_done"], other["folds_done"], found["complete"]) == (2, 1, False)
     text = (out / "table.md").read_text(encoding="utf-8")
-    assert "1 of 4 folds are missing" in text
+    assert "1 of 6 folds are missing" in text
     edges = {
         name: "\u2013".join(f"{ours['intervals'][name][edge]:.3f}" for edge in ("low", "high")) for name in ("WA", "UA")
     }
@@ -71,7 +72,7 @@ def test_a_table_from_start_to_end(toml: Toml, corpus: str, tmp_path: Path, caps
     assert shown.strip() == (out / "table.md").read_text(encoding="utf-8").strip()
     assert "Incomplete" not in shown
     rows = list(csv.DictReader((out / "table.csv").open(encoding="utf-8")))
-    assert [row["fold"] for row in rows] == ["mean", "1", "2", "mean", "1", "2", "mean"]
+    assert [row["fold"] for row in rows] == ["mean", "1", "2", "mean", "1", "2", "mean", "mean", "1", "2"]
     assert {row["utterances"] for row in rows if row["fold"] in "12"} == {"4"}
     _costs_are_measured(first.folder, ours["parameters"])
     _refused_when_the_file_has_changed(toml, corpus, out)
@@ -118,7 +119,7 @@ def _refused_when_the_file_has_changed(toml: Toml, corpus: str, out: Path) -> No
     made = plan(other, corpus, out, "key-sparse")  # the other row is not asked for: its results are not shown either
     assert not made.todo
     outcome = run(made, Settings())
-    assert [result.done for result in outcome.table.rows] == [2, 0, 0]
+    assert [result.done for result in outcome.table.rows] == [2, 0, 0, 2]
 
 
 def test_what_cannot_be_trained_is_refused_before_anything_is(toml: Toml, corpus: str, tmp_path: Path) -> None:
