@@ -90,7 +90,9 @@ def _folds_text(run: Path, predictions: str) -> str:
     if isinstance(baseline, CrossValidation):
         rows |= _means(_BASELINE, baseline)
     lines = _table("held out", rows)
-    return "\n".join([*lines, *_verdict(result.mean("ua"), baseline), "", "all together", metrics_text(result.pooled)])
+    return "\n".join(
+        [*lines, *_verdict(result.mean("ua"), baseline), "", "all folds together", metrics_text(result.pooled)]
+    )
 
 
 def _verdict(mean: float, baseline: CrossValidation | str) -> list[str]:

@@ -167,8 +167,8 @@ def _read_one(spec: str) -> list[Utterance]:
         utterances = [utterance for utterance in named if _holds(where, utterance)]
     if not utterances:
         raise InputError(f"corpus: {path} holds no utterances{f' with {query}' if query else ''}")
-    role = {"role": TEST_ONLY} if spec.startswith(_KEPT) else {}
-    return [dataclasses.replace(_named(utterance, _name(path)), **role) for utterance in utterances]
+    known = [_named(utterance, _name(path)) for utterance in utterances]
+    return [dataclasses.replace(u, role=TEST_ONLY) for u in known] if spec.startswith(_KEPT) else known
 
 
 def _name(path: Path) -> str:

@@ -103,7 +103,7 @@ def _identity(options: TrainOptions, left_out: Collection[str] | None) -> dict[s
     kept = {name: values.get(name) for name in _OPTIONS}
     if options.audio_encoder is not None or "audio" not in options.modalities:
         del kept["family"], kept["bins"]  # they say which log-mel energies there are
-    kept["modalities"] = [name for name in kept["modalities"] if has_mean(name)]
+    kept["modalities"] = [name for name in options.modalities if has_mean(name)]
     baseline = dataclasses.asdict(BaselineOptions(mean_prior=prior_of(options)))
     ids = None if left_out is None else sorted(left_out)
     return {**kept, **baseline, "folds": sorted(options.folds), "left_out": ids}
@@ -120,4 +120,6 @@ def _restored(values: Mapping[str, Any], out: Path) -> TrainOptions:
             kind = Path if Path in typing.get_args(hints[name]) else origin if origin in (tuple, frozenset) else None
             kept[name] = value if kind is None else kind(value)
     recipe = Recipe(mean_prior=values.get("recipe", {}).get("mean_prior", Recipe.mean_prior))
-    return TrainOptions(**{**kept, "corpus": values["corpus"], "out": out, "recipe": recipe})
+    if "corpus" not in kept:
+        raise InputError(f"{out}: its run.json names no corpus")
+    return TrainOptions(**{**kept, "out": out, "recipe": recipe})

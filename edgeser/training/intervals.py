@@ -111,4 +111,5 @@ def _draw(stratum: Counts, accuracy: str, rng: np.random.Generator) -> NDArray[n
     """Return the accuracy of each draw, the mean over the runs: `(DRAWS,)`."""
     each = np.stack(list(stratum.values()))  # (speakers, runs, classes, classes + 1)
     times = rng.multinomial(len(each), np.full(len(each), 1.0 / len(each)), DRAWS)  # (DRAWS, speakers)
-    return accuracies(np.tensordot(times, each, axes=1))[accuracy].mean(axis=1)
+    drawn: NDArray[np.float64] = accuracies(np.tensordot(times, each, axes=1))[accuracy].mean(axis=1)
+    return drawn

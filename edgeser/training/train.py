@@ -210,13 +210,13 @@ def _predict_test(fold: Fold, trained: TrainedModel, features: Sources, folder: 
     """Write what a model makes of its test split: of each utterance alone, and having heard its corpus."""
     frontends, labels = trained.frontends, trained.labels
     test_set = EmotionDataset(fold.test, frontends, features, labels)
-    write_predictions(folder / PREDICTIONS, fold.test, predict(trained, test_set), labels)
+    write_predictions(folder / PREDICTIONS, fold.test, predict(trained, test_set).numpy(), labels)
     source, audio = features.get("audio"), frontends.get("audio")
     prior = float(trained.training["recipe"]["mean_prior"])
     if prior and isinstance(source, RecordingFeatures) and isinstance(audio, AudioFrontend):
         shifts = run_shifts(fold.test, source, audio, prior)
         heard = EmotionDataset(fold.test, frontends, features, labels, shifts=shifts)
-        write_predictions(folder / RUN_PREDICTIONS, fold.test, predict(trained, heard), labels)
+        write_predictions(folder / RUN_PREDICTIONS, fold.test, predict(trained, heard).numpy(), labels)
 
 
 def _result(fold: Fold, options: TrainOptions) -> FoldResult:

@@ -161,4 +161,4 @@ def test_every_ready_made_file_is_valid(file: Path) -> None:
 
 
 def test_there_are_ready_made_files_for_every_corpus() -> None:
-    assert {file.parent.name for file in READY_MADE} == {"iemocap", "lssed", "meld", "proxy"}
+    assert {file.parent.name for file in READY_MADE} == {"iemocap", "lssed", "meld", "proxy", "voices"}
