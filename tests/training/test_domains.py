@@ -217,7 +217,7 @@ def test_a_run_is_measured_cold_and_having_heard_all(
     assert main(["evaluate", str(tmp_path / "run")]) == 0
     text = capsys.readouterr().out
     assert text.count("all folds together") == 2
-    assert "with the mean of all that a fold holds out taken out (--normalize run)" in text
+    assert "with the mean of what is held out of each corpus taken out (--normalize run)" in text
     assert main(["evaluate", str(tmp_path / "run"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["run"] == json.loads(json.dumps(cross_validation(tmp_path / "run", RUN_PREDICTIONS).as_dict()))
