@@ -4,6 +4,7 @@ examples:
   edgeser listen                                   the default microphone
   edgeser listen --device USB --partial            with estimates while someone speaks
   edgeser listen --wav meeting.flac --json
+  edgeser listen --state kitchen.state             goes on from the mean of what was heard here before
   arecord -q -t raw -f S16_LE -r 16000 | edgeser listen --pcm
   arecord -q -t raw -f S32_LE -r 48000 -c 4 | edgeser listen --pcm --rate 48000 --channels 4 --format int32
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 
 from edgeser.cli.options import add_json_option, add_runtime_options, load_runtime, show
-from edgeser.cli.sources import add_stream_options, open_source, report_losses, stream_options
+from edgeser.cli.sources import add_stream_options, open_source, opened_stream, report_losses
 from edgeser.runtime.names import json_line
 from edgeser.runtime.streams import Event, MetricsServer, Words, event_row
 
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     source = open_source(args)
-    with load_runtime(args) as runtime, runtime.open_stream(options=stream_options(args)) as stream:
+    with load_runtime(args) as runtime, opened_stream(runtime, args) as stream:
         server = None if args.metrics is None else MetricsServer(lambda: stream.stats, args.metrics)
         stream.capture(source)
         try:

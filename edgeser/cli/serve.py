@@ -16,7 +16,7 @@ import os
 import threading
 
 from edgeser.cli.options import add_runtime_options, load_runtime
-from edgeser.cli.sources import add_stream_options, open_source, report_losses, stream_options
+from edgeser.cli.sources import add_stream_options, open_source, opened_stream, report_losses
 from edgeser.runtime.errors import EdgeSerError
 from edgeser.web import WebView
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     source = open_source(args)
-    with load_runtime(args) as runtime, runtime.open_stream(options=stream_options(args)) as stream:
+    with load_runtime(args) as runtime, opened_stream(runtime, args) as stream:
         manifest = runtime.bundle.manifest
         title = f"{manifest.name}, {runtime.engine.name}, words by {runtime.asr.name}"
         token = os.environ.get("EDGESER_TOKEN")

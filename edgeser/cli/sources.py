@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from edgeser.cli.options import positive
 from edgeser.runtime.errors import InputError
+from edgeser.runtime.files import check_file
+from edgeser.runtime.normalization import NONE, NORMALIZE, RUN
+from edgeser.runtime.recognizer import Runtime
+from edgeser.runtime.running_mean import RunningMean
 from edgeser.runtime.sources import PCM_FORMATS, FileSource, Microphone, PcmSource, Source
-from edgeser.runtime.streams import StreamOptions, StreamStats
+from edgeser.runtime.streams import Stream, StreamOptions, StreamStats
 
 
 def add_stream_options(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +29,18 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=PCM_FORMATS, help="of --pcm (int16); float32 has full scale 1.0")
     parser.add_argument("--real-time", action="store_true", help="play --wav as fast as it was spoken")
     parser.add_argument("--partial", action="store_true", help="also estimates while someone speaks")
+    parser.add_argument(
+        "--normalize",
+        choices=[NONE, RUN],
+        help="what is taken out of the audio's rows: nothing, or the mean of what was heard before "
+        f"({NORMALIZE}; {RUN} with --state)",
+    )
+    parser.add_argument(
+        "--state",
+        type=Path,
+        metavar="FILE",
+        help="go on with the mean that this file keeps, if it is there, and keep in it what was heard at the end",
+    )
     parser.add_argument("--deadline", type=float, default=3.0, help="seconds that words are waited for, live (3)")
 
 
@@ -48,8 +66,29 @@ def open_source(args: argparse.Namespace) -> Source:
 
 
 def stream_options(args: argparse.Namespace) -> StreamOptions:
-    """Return the stream's options."""
-    return StreamOptions(partial=args.partial, asr_deadline_s=args.deadline)
+    """Return the stream's options.
+
+    Raises:
+        InputError: They do not go together, or the state's file is damaged or could not be written.
+    """
+    normalize, state = args.normalize, None
+    if args.state is not None:
+        if normalize == NONE:
+            raise InputError(f"--state: got {args.state} with --normalize {NONE}, expected {RUN}: leave one out")
+        check_file(args.state)
+        normalize, state = RUN, RunningMean.load(args.state) if args.state.exists() else None
+    return StreamOptions(partial=args.partial, asr_deadline_s=args.deadline, normalize=normalize, state=state)
+
+
+@contextlib.contextmanager
+def opened_stream(runtime: Runtime, args: argparse.Namespace) -> Iterator[Stream]:
+    """Open a stream; at its end, however it comes, what it has heard goes into the file that `--state` names."""
+    with runtime.open_stream(options=stream_options(args)) as stream:
+        try:
+            yield stream
+        finally:
+            if args.state is not None and stream.state is not None:
+                stream.state.save(args.state)
 
 
 def report_losses(stats: StreamStats) -> None:

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import io
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import soundfile
 
 from edgeser.cli.main import main
 from edgeser.runtime.audio import SAMPLE_RATE, load_audio
+from edgeser.runtime.running_mean import RunningMean
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +93,69 @@ def test_bad_input_is_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_what_was_heard_is_kept_from_run_to_run(
+    talk: Path, centered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = tmp_path / "kitchen.state"
+    command = ["listen", "--wav", str(talk), "--json", "--asr", "none", "--engine", "onnxruntime"]
+    command += ["--bundle", str(centered), "--state", str(state)]
+    answers = []
+    for run in (1, 2):
+        assert main(command) == 0
+        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        answers.append([row["p_sad"] for row in rows])
+        assert RunningMean.load(state).count == 2 * run
+    assert answers[0][0] != answers[1][0]
+
+
+def test_ctrl_c_keeps_what_was_heard(talk: Path, centered: Path, tmp_path: Path) -> None:
+    state = tmp_path / "kitchen.state"
+    command = [sys.executable, "-m", "edgeser.cli.main", "listen", "--pcm", "--asr", "none", "--engine", "onnxruntime"]
+    command += ["--bundle", str(centered), "--state", str(state)]
+    raw = (load_audio(talk) * 32767).round().astype("<i2").tobytes()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(raw)
+        process.stdin.flush()
+        assert process.stdout.readline()
+        assert not state.exists()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    assert RunningMean.load(state).count >= 1
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        (b"nonsense", [], "is no state of a running mean, or damaged"),
+        (None, ["--normalize", "none"], "with --normalize none, expected run: leave one out"),
+        (None, ["--state", "missing/a.state"], "its folder does not exist"),
+    ],
+)
+def test_states_that_cannot_be_used(
+    content: bytes | None,
+    options: list[str],
+    message: str,
+    talk: Path,
+    centered: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    state = tmp_path / "kitchen.state"
+    if content is not None:
+        state.write_bytes(content)
+    command = ["listen", "--wav", str(talk), "--asr", "none", "--engine", "onnxruntime", "--bundle", str(centered)]
+    assert main([*command, "--state", str(state), *options]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert len(told.splitlines()) == 1
+    assert content is None or state.read_bytes() == content
+
+
+def test_a_bundle_that_was_not_trained_for_it(talk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["listen", "--wav", str(talk), "--asr", "none", "--engine", "onnxruntime", "--normalize", "run"]
+    assert main(command) == 2
+    assert "default.edgeser has no mean_prior" in capsys.readouterr().err
