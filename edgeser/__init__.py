@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from edgeser.runtime.results import Span as Span
     from edgeser.runtime.results import Timings as Timings
     from edgeser.runtime.results import Word as Word
+    from edgeser.runtime.running_mean import RunningMean as RunningMean
     from edgeser.runtime.streams import Event as Event
     from edgeser.runtime.streams import IsolatedStream as IsolatedStream
     from edgeser.runtime.streams import Stream as Stream
@@ -46,6 +47,7 @@ _HOMES = {
     "Span": "results",
     "Timings": "results",
     "Word": "results",
+    "RunningMean": "running_mean",
     "Event": "streams",
     "IsolatedStream": "streams",
     "Stream": "streams",

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeser.runtime.errors import EngineError, InputError, MissingDependencyError
-from edgeser.runtime.scoring import Identity, Recording, Row, Scorer, Setup, Workers, pin, row_text
+from edgeser.runtime.scoring import Identity, Job, Recording, Row, Scorer, Setup, Workers, pin, row_text
 
 _MOST_BLOCKS = 10_000  # a block is a task, and what is lost when the run is cut off
 _SHOWN = 300  # characters of Ray's errors, which are pages
@@ -61,7 +61,7 @@ class RayScorer(Scorer):
             _connect(ray, address, actors)
         self._actors = actors or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
 
-    def rows(self, recordings: Sequence[Recording]) -> Iterator[tuple[Recording, Row]]:
+    def rows(self, recordings: Sequence[Recording], job: Job = Job.ANSWER) -> Iterator[tuple[Recording, Row]]:
         """See `Scorer.rows`.
 
         Raises:
@@ -80,7 +80,7 @@ class RayScorer(Scorer):
         ]
         scored = data.from_items(items, override_num_blocks=blocks).map_batches(
             _Actor,
-            fn_constructor_args=(self._setup, self.identity, self._batch_size),
+            fn_constructor_args=(self._setup, self.identity, self._batch_size, job),
             batch_size=self._batch_size,
             batch_format="numpy",
             compute=data.ActorPoolStrategy(size=min(self._actors, blocks)),
@@ -104,12 +104,13 @@ class _Actor:
     The worker is a process of its own: Ray starts an actor that crashes again, with the same batch, for ever.
     """
 
-    def __init__(self, setup: Setup, identity: Identity, batch_size: int) -> None:
+    def __init__(self, setup: Setup, identity: Identity, batch_size: int, job: Job) -> None:
+        self._job = job
         self._worker = Workers(setup, 1, batch_size, identity)
 
     def __call__(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         recordings = [pickle.loads(recording) for recording in batch["recording"]]
-        rows = {recording.id: row_text(row) for recording, row in self._worker.rows(recordings)}
+        rows = {recording.id: row_text(row) for recording, row in self._worker.rows(recordings, self._job)}
         texts = np.array([rows[recording.id] for recording in recordings], dtype=object)
         return {"number": batch["number"], "row": texts}
 

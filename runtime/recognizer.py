@@ -344,6 +344,8 @@ class Runtime:
         *,
         batch_size: int = 8,
         on_error: Callable[[Path, str], None] | None = None,
+        normalize: str | None = None,
+        state: RunningMean | None = None,
     ) -> Iterator[Result]:
         """Recognise audio files in batches, in their order; a file that fails stops no other.
 
@@ -355,10 +357,15 @@ class Runtime:
             batch_size: Files that the engine gets together.
             on_error: Called with a file that failed and the reason, at its place in the order; without it a warning is
                 logged.
-        """
-        from edgeser.runtime.scoring import Recording, score
+            normalize: `run` takes the mean of all these files out of their rows, in two passes; `none` nothing.
+            state: A mean that is taken out of all instead, and stays as it is.
 
-        for scored in score(self, (Recording(os.fspath(path), Path(path)) for path in paths), batch_size):
+        Raises:
+            InputError: The bundle does not go with `normalize` or `state`.
+        """
+        from edgeser.runtime.scoring import score, without_mean
+
+        for scored in score(self, without_mean(self, paths, normalize, state), batch_size):
             if scored.result is not None:
                 yield scored.result
             elif on_error is not None:

@@ -30,23 +30,26 @@ from edgeser import __version__
 from edgeser.cli.options import (
     add_corpus_option,
     add_json_option,
+    add_normalize_options,
     add_strict_option,
     corpus_words,
     metrics_text,
     positive,
     print_json,
+    read_state,
     show,
 )
 from edgeser.cli.run_report import interval_text, report_run, report_runs, run_values
 from edgeser.corpora import Utterance, corpus_text, read_corpus
 from edgeser.corpora.checking import usable_utterances
+from edgeser.corpora.inputs import recording_of
 from edgeser.corpora.splits import SESSIONS
 from edgeser.figures import Explanation, Report, check_report, explain, write_report
 from edgeser.figures.explanation import spread
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.metrics import Metrics, measure
 from edgeser.runtime.recognizer import Runtime
-from edgeser.runtime.scoring import Recording, score
+from edgeser.runtime.scoring import Job, Plan, do, normalized, score
 from edgeser.training import faithfulness
 from edgeser.training.evaluation import HeldOut, cross_validation, repeated
 from edgeser.training.intervals import count_by_speaker
@@ -65,12 +68,14 @@ class BundleEvaluation:
         sessions: By session; empty unless every utterance has one.
         explanations: Of the utterances asked for.
         model: Name and version of the bundle, and the hash that names it.
+        plan: Whose mean was taken out of the audio's rows.
     """
 
     all: HeldOut
     sessions: Mapping[str, Metrics]
     explanations: Sequence[Explanation]
     model: str
+    plan: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,6 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_corpus_option(parser, "with a bundle: labelled utterances")
     parser.add_argument("--sessions", help="with a bundle: only these sessions, for example 5")
     parser.add_argument("--without-text", action="store_true", help="with a bundle: as if no words were recognised")
+    add_normalize_options(parser)
     parser.add_argument("--threads", type=positive, default=1, help="threads of the engine (1)")
     parser.add_argument("--figures", type=Path, metavar="DIR", help="draw PNGs and report.html into this folder")
     parser.add_argument(
@@ -107,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_on_runs(args: argparse.Namespace) -> int:
-    for name in ("corpus", "sessions", "figures", "explain", "faithfulness", "without_text"):
+    for name in ("corpus", "sessions", "figures", "explain", "faithfulness", "without_text", "normalize", "state"):
         if getattr(args, name):
             raise InputError(f"--{name.replace('_', '-')}: got {len(args.what)} runs, it takes one: leave it out")
     result = repeated(args.what)
@@ -121,10 +127,12 @@ def evaluate_bundle(args: argparse.Namespace) -> BundleEvaluation:
         raise InputError(f"{args.what}: is no run; a bundle needs --corpus, for example manifest:corpus.csv")
     with Runtime.load(args.what, asr="none", threads=args.threads) as runtime:
         utterances = _utterances(args, runtime.labels)
-        recordings = [
-            Recording(u.id, u.audio, "" if args.without_text else u.transcript or "", u.emotion, u.start_s, u.end_s)
-            for u in utterances
-        ]
+        plan = Plan.of(runtime.normalization, args.normalize, read_state(args))
+        recordings = normalized(
+            plan,
+            [recording_of(u, "" if args.without_text else u.transcript or "") for u in utterances],
+            lambda todo: tqdm(do(Job.MEAN, runtime, todo), "means", len(todo), unit="clip", leave=False),
+        )
         predicted = []
         for scored in tqdm(score(runtime, recordings), total=len(recordings), unit="clip", leave=False):
             if scored.result is None:
@@ -137,6 +145,7 @@ def evaluate_bundle(args: argparse.Namespace) -> BundleEvaluation:
             _by_session(utterances, predicted, runtime.labels),
             explain(runtime, explained) if explained else (),
             f"{manifest.name} {manifest.version}, manifest SHA-256 {runtime.bundle.sha256}",
+            str(plan),
         )
 
 
@@ -159,7 +168,7 @@ def faithfulness_text(found: faithfulness.Faithfulness) -> str:
 def command_line(args: argparse.Namespace) -> str:
     """Return the command that these arguments were, ready to be pasted into a shell."""
     words = ["edgeser", "evaluate", str(args.what), *corpus_words(args.corpus)]
-    for name in ("sessions", "figures", "explain"):
+    for name in ("sessions", "normalize", "state", "figures", "explain"):
         value = getattr(args, name)
         words += [] if value is None else [f"--{name}", str(value)]
     words += ["--faithfulness"] if args.faithfulness else []
@@ -183,8 +192,9 @@ def _check_figures(args: argparse.Namespace, is_run: bool) -> None:
 
 
 def _run_on_run(args: argparse.Namespace) -> int:
-    if args.corpus:
-        raise InputError(f"--corpus: {args.what} is a run, it has its predictions already: leave it out")
+    for name in ("corpus", "normalize", "state"):
+        if getattr(args, name):
+            raise InputError(f"--{name}: {args.what} is a run, it has its predictions already: leave it out")
     result = cross_validation(args.what)
     found = faithfulness.of_run(args.what) if args.faithfulness else []
     if args.json:
@@ -224,6 +234,7 @@ def _run_on_bundle(args: argparse.Namespace) -> int:
                 "bundle": result.model,
                 "corpus": corpus_text(args.corpus),
                 "explained": f"{len(result.explanations)} utterances, spread over the emotions, not chosen by outcome",
+                "mean taken out": result.plan,
                 "words": "left out" if args.without_text else "the corpus's transcripts",
                 "edgeser": __version__,
             },

@@ -15,7 +15,9 @@ from edgeser.runtime.engines import ENGINES
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.metrics import Metrics
 from edgeser.runtime.names import escaped_lines, json_lines
+from edgeser.runtime.normalization import NONE, NORMALIZE, RUN, SPEAKER
 from edgeser.runtime.recognizer import Runtime
+from edgeser.runtime.running_mean import RunningMean
 
 
 def add_runtime_options(parser: argparse.ArgumentParser, asr: str | None = "auto") -> None:
@@ -59,6 +61,34 @@ def load_runtime(args: argparse.Namespace, asr: str | None = None) -> Runtime:
         isolate_asr=getattr(args, "isolate_asr", False),
         trusted=getattr(args, "trusted", None),
     )
+
+
+def add_normalize_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--normalize` and `--state` of a command that answers many recordings."""
+    parser.add_argument(
+        "--normalize",
+        choices=[NONE, RUN, SPEAKER],
+        help="whose mean is taken out of the audio's rows, in two passes: nobody's, that of all these recordings, or "
+        f"that of each speaker's, whom the corpus names ({NORMALIZE})",
+    )
+    help_text = "a running mean that listen has kept, for all recordings, in one pass; it stays as it is"
+    parser.add_argument("--state", type=Path, metavar="FILE", help=help_text)
+
+
+def read_state(args: argparse.Namespace) -> RunningMean | None:
+    """Read the file that `--state` names.
+
+    Raises:
+        InputError: It is no state, or `--normalize` does not go with one.
+    """
+    check_state(args)
+    return None if args.state is None else RunningMean.load(args.state)
+
+
+def check_state(args: argparse.Namespace) -> None:
+    """Raise `InputError` when `--normalize` does not go with `--state`."""
+    if args.state is not None and args.normalize not in (None, RUN):
+        raise InputError(f"--state: got {args.state} with --normalize {args.normalize}, expected {RUN}: leave one out")
 
 
 def add_corpus_option(parser: argparse.ArgumentParser, what: str, *, required: bool = False) -> None:

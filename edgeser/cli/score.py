@@ -13,6 +13,7 @@ examples:
   edgeser score a.wav b.flac --asr none
   edgeser score recordings/ -o scores.parquet --workers 4
   edgeser score --corpus manifest:corpus.csv -o scores.jsonl
+  edgeser score recordings/ -o scores.csv --normalize run
   edgeser score /mnt/shared/recordings -o scores.parquet --ray auto
 """
 
@@ -24,17 +25,25 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
 from tqdm import tqdm
 
-from edgeser.cli.options import add_corpus_option, add_runtime_options, metrics_text, positive
+from edgeser.cli.options import (
+    add_corpus_option,
+    add_normalize_options,
+    add_runtime_options,
+    metrics_text,
+    positive,
+    read_state,
+)
 from edgeser.runtime.errors import EdgeSerError, InputError
 from edgeser.runtime.metrics import measure
 from edgeser.runtime.names import escaped, escaped_lines
 from edgeser.runtime.scoring import (
+    Job,
     Recording,
     Row,
     Scorer,
@@ -43,11 +52,14 @@ from edgeser.runtime.scoring import (
     Tally,
     check_format,
     journal_path,
+    normalized,
     open_scorer,
     row_text,
     score_to_file,
     search,
 )
+
+_MEASURING = "means"
 
 
 class Terminated(KeyboardInterrupt):
@@ -58,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="audio files and folders")
     add_corpus_option(parser, "labelled utterances, whose transcripts are used")
     add_runtime_options(parser, asr=None)
+    add_normalize_options(parser)
     parser.add_argument("--batch-size", type=positive, default=8)
     parser.add_argument(
         "--workers", type=positive, metavar="N", help="score in N processes; with --ray, on N actors (one a CPU)"
@@ -101,12 +114,23 @@ class _Progress:
 
     def __init__(self, total: int) -> None:
         self._alone = total == 1
+        self._is_measuring = False
         self._bar = tqdm(total=total, unit="clip", disable=self._alone)
         self.error = ""
 
     def start(self, resumed: int) -> None:
+        if self._is_measuring:
+            self._bar.set_description_str("")
+            self._bar.reset()
         self._bar.initial = resumed  # so that the rate and the estimate are those of this run
         self._bar.update(resumed)
+
+    def measured(self, count: int) -> None:
+        """Count recordings of the first of two passes, for which the bar has a round of its own."""
+        if not self._is_measuring:
+            self._is_measuring = True
+            self._bar.set_description_str(_MEASURING)
+        self._bar.update(count)
 
     def show(self, row: Row) -> None:
         if "error" in row:
@@ -136,12 +160,10 @@ def _recordings(args: argparse.Namespace) -> tuple[list[Recording], bool]:
         found = search(args.paths)
         return list(found.recordings), bool(found.closed)
     from edgeser.corpora import read_corpus
+    from edgeser.corpora.inputs import recording_of
 
     # A named ASR is what the user wants to hear with, also where the corpus has transcripts.
-    utterances = read_corpus(args.corpus)
-    return [
-        Recording(u.id, u.audio, None if args.asr else u.transcript, u.emotion, u.start_s, u.end_s) for u in utterances
-    ], False
+    return [recording_of(u, None if args.asr else u.transcript) for u in read_corpus(args.corpus)], False
 
 
 @contextlib.contextmanager
@@ -165,7 +187,15 @@ def _sigterm() -> Iterator[None]:
 def _scorer(args: argparse.Namespace) -> Scorer:
     asr = args.asr or "auto"
     setup = Setup(
-        args.bundle, args.engine, asr, args.threads, not args.no_self_test, args.isolate_asr, trusted=args.trusted
+        args.bundle,
+        args.engine,
+        asr,
+        args.threads,
+        not args.no_self_test,
+        args.isolate_asr,
+        trusted=args.trusted,
+        normalize=args.normalize,
+        state=read_state(args),
     )
     if not args.ray:
         return open_scorer(setup, args.workers or 0, args.batch_size)
@@ -176,13 +206,26 @@ def _scorer(args: argparse.Namespace) -> Scorer:
 
 def _to_file(recordings: list[Recording], scorer: Scorer, args: argparse.Namespace, progress: _Progress) -> Summary:
     return score_to_file(
-        recordings, args.out, scorer, restart=args.restart, on_start=progress.start, on_row=progress.show
+        recordings,
+        args.out,
+        scorer,
+        restart=args.restart,
+        on_start=progress.start,
+        on_row=progress.show,
+        on_measured=progress.measured,
     )
 
 
 def _to_stdout(recordings: list[Recording], scorer: Scorer, progress: _Progress) -> Summary:
+    def measure(todo: Sequence[Recording]) -> Iterator[tuple[Recording, Row]]:
+        for pair in scorer.rows(todo, Job.MEAN):
+            progress.measured(1)
+            yield pair
+
+    shifted = normalized(scorer.identity.plan, recordings, measure)
+    progress.start(0)
     tally = Tally()
-    for _, row in scorer.rows(recordings):
+    for _, row in scorer.rows(shifted):
         tally.add(row)
         _print(row)
         progress.show(row)

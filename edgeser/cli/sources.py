@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgeser.cli.options import positive
+from edgeser.cli.options import check_state, positive
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.files import check_file
 from edgeser.runtime.normalization import NONE, NORMALIZE, RUN
@@ -73,8 +73,7 @@ def stream_options(args: argparse.Namespace) -> StreamOptions:
     """
     normalize, state = args.normalize, None
     if args.state is not None:
-        if normalize == NONE:
-            raise InputError(f"--state: got {args.state} with --normalize {NONE}, expected {RUN}: leave one out")
+        check_state(args)
         check_file(args.state)
         normalize, state = RUN, RunningMean.load(args.state) if args.state.exists() else None
     return StreamOptions(partial=args.partial, asr_deadline_s=args.deadline, normalize=normalize, state=state)

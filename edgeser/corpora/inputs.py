@@ -12,6 +12,7 @@ from edgeser.corpora.utterance import Utterance
 from edgeser.runtime.audio import Samples, load_audio
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.frontends import AudioFrontend, Features, Frontend, TextFrontend
+from edgeser.runtime.scoring import Recording
 
 
 def load_utterance(utterance: Utterance) -> Samples:
@@ -24,6 +25,14 @@ def load_utterance(utterance: Utterance) -> Samples:
         return load_audio(utterance.audio, utterance.start_s, utterance.end_s)
     except InputError as error:
         raise InputError(f"utterance {utterance.id}: {error}") from error
+
+
+def recording_of(utterance: Utterance, transcript: str | None) -> Recording:
+    """Return an utterance as something to score, with these words; `None` asks the ASR."""
+    # A name that two corpora give is two speakers'.
+    speaker = f"{utterance.corpus}/{utterance.speaker}" if utterance.speaker else ""
+    start_s, end_s = utterance.start_s, utterance.end_s
+    return Recording(utterance.id, utterance.audio, transcript, utterance.emotion, start_s, end_s, speaker)
 
 
 def extract_features(frontend: Frontend, utterance: Utterance) -> Features:

@@ -111,13 +111,14 @@ def explanation_figure(explanation: Explanation) -> Figure:
 
 def _explain(runtime: Runtime, recording: Recording) -> Explanation:
     samples = recording.load()
-    result = runtime.recognize(samples, SAMPLE_RATE, transcript=recording.transcript)
+    (result,) = runtime.recognize_batch([samples], [recording.transcript], [recording.shift])
     importance: NDArray[np.float32] = np.zeros(0, dtype=np.float32)
     times_s: NDArray[np.float64] = np.zeros(0)
     feeds: dict[str, NDArray[np.generic]] = {}
     for name, frontend in runtime.frontends.items():
         if isinstance(frontend, AudioFrontend):
             features = frontend(samples)
+            features = features if recording.shift is None else features.without(recording.shift)
             times_s = np.arange(features.valid, dtype=np.float64) * frontend.hop_s + frontend.window_s / 2
         elif isinstance(frontend, TextFrontend):
             features = frontend(result.transcript)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from edgeser.runtime.scoring.jobs import Job, do
 from edgeser.runtime.scoring.journal import journal_path
+from edgeser.runtime.scoring.means import Plan, normalized, without_mean
 from edgeser.runtime.scoring.recordings import Recording, Scored, score
 from edgeser.runtime.scoring.rows import FORMATS, Row, RowWriter, Tally, check_format, row_text, score_row
 from edgeser.runtime.scoring.run import Summary, open_scorer, score_to_file
@@ -16,6 +18,8 @@ __all__ = [
     "Found",
     "Identity",
     "InProcess",
+    "Job",
+    "Plan",
     "Recording",
     "Row",
     "RowWriter",
@@ -26,8 +30,10 @@ __all__ = [
     "Tally",
     "Workers",
     "check_format",
+    "do",
     "find_recordings",
     "journal_path",
+    "normalized",
     "open_scorer",
     "pin",
     "row_text",
@@ -35,4 +41,5 @@ __all__ = [
     "score_row",
     "score_to_file",
     "search",
+    "without_mean",
 ]

@@ -14,7 +14,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,8 +28,15 @@ log = logging.getLogger(__name__)
 
 _SYNC_S = 1.0  # at most so much work is done again after a power cut; after a kill, none
 _MANY = 10_000  # lines too many: 10 MB or so
+_USUAL = {"normalize": "none"}  # of journals that were begun before their headers said so
 _FINISHED = b'{"finished": true}\n'
+_KINDS = ("label", "mean", "error")  # one of them is in every row
 _START_OVER = "go on with what it was begun with, or start over with --restart (restart=True)"
+
+
+def derived_key(key: bytes, what: bytes) -> bytes:
+    """Return 16 bytes that stand for a recording, as `key` does, and for what was done with it."""
+    return hashlib.blake2b(key + what, digest_size=16).digest()
 
 
 def journal_path(out: Path) -> Path:
@@ -115,7 +122,7 @@ class Journal:
         row: dict[str, Any] = json.loads(self._line(key))["row"]
         return row
 
-    def finish(self, keys: Mapping[str, bytes]) -> None:
+    def finish(self, keys: Mapping[str, bytes], more: Iterable[bytes] = ()) -> None:
         """Note that a file has all its rows; then close.
 
         A journal of many more lines than that file is written anew, without rows that nobody will ask for: of
@@ -123,9 +130,11 @@ class Journal:
 
         Args:
             keys: Those whose rows are in the file, by the recordings' ids.
+            more: Those whose rows will be asked for again, too.
         """
-        if self._lines > 2 * len(keys) + _MANY:
-            needed = self._needed(keys)
+        current = {*keys.values(), *more}
+        if self._lines > 2 * len(current) + _MANY:
+            needed = self._needed(keys, current)
             if len(needed) < self._lines:
                 with replacing(self.path) as part, part.open("wb") as file:
                     file.write(self._header)
@@ -166,8 +175,7 @@ class Journal:
         self._reader.seek(self._places[key])
         return self._reader.readline()
 
-    def _needed(self, keys: Mapping[str, bytes]) -> list[bytes]:
-        current = set(keys.values())
+    def _needed(self, keys: Mapping[str, bytes], current: Set[bytes]) -> list[bytes]:
         return [key for key in self._places if key in current or self._may_come_back(self.row(key), keys)]
 
     @staticmethod
@@ -209,11 +217,13 @@ class Journal:
 
     def _differences(self, line: bytes) -> str:
         """Say in what a header differs from ours."""
-        header = json.loads(self._header)
+        header = {**_USUAL, **json.loads(self._header)}
         try:
             begun = json.loads(line)
         except (ValueError, RecursionError):
             begun = None
+        if isinstance(begun, dict):
+            begun = {**_USUAL, **begun}
         if not isinstance(begun, dict) or begun.keys() != header.keys():
             raise InputError(
                 f"{self.path}: is no journal that this EdgeSER reads: start over with --restart (restart=True)"
@@ -259,4 +269,4 @@ def _entry(line: bytes) -> tuple[bytes, bool] | None:
         key, row = bytes.fromhex(entry["key"]), entry["row"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return (key, "error" in row) if isinstance(row, dict) and not row.keys().isdisjoint(("label", "error")) else None
+    return (key, "error" in row) if isinstance(row, dict) and not row.keys().isdisjoint(_KINDS) else None

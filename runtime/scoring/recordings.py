@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgeser.runtime.audio import SAMPLE_RATE, Recorded, Samples, load_recording
 from edgeser.runtime.errors import EdgeSerError
+from edgeser.runtime.frontends.statistics import Rows
 from edgeser.runtime.recognizer import Runtime
 from edgeser.runtime.results import Result
 
@@ -26,6 +30,8 @@ class Recording:
         emotion: The true emotion, where it is known.
         start_s: Start in the file, seconds.
         end_s: End in the file, seconds; `None` for the end of the file.
+        speaker: Who speaks, empty where that is not known; unique among all corpora that are scored together.
+        shift: What is taken out of its rows, `(dim,)` float32; see `Runtime.recognize_batch`.
     """
 
     id: str
@@ -34,6 +40,8 @@ class Recording:
     emotion: str | None = None
     start_s: float = 0.0
     end_s: float | None = None
+    speaker: str = ""
+    shift: Rows | None = field(default=None, compare=False, repr=False)
 
     def load(self) -> Samples:
         """Read the samples, `(samples,)` float32 mono at 16 kHz."""
@@ -87,6 +95,21 @@ def score(
     yield from _score_batch(runtime, batch)
 
 
+def read_mean(
+    runtime: Runtime, recording: Recording, on_read: Callable[[float], None] | None = None
+) -> NDArray[np.float64] | str | None:
+    """Return the mean of a recording's rows, see `Runtime.mean_of`; or the reason why there is none."""
+    what = _load(runtime, recording)
+    if isinstance(what, str):
+        return what
+    if on_read is not None:
+        on_read(what.samples.shape[0] / SAMPLE_RATE)
+    try:
+        return runtime.mean_of(what.samples)
+    except Exception as error:
+        return _reason(error)
+
+
 def _load(runtime: Runtime, recording: Recording) -> Recorded | str:
     """Return what was recorded, or the reason why it cannot be used."""
     try:
@@ -116,7 +139,8 @@ def _recognize(runtime: Runtime, batch: Sequence[tuple[Recording, Recorded]]) ->
     if not batch:
         return []
     try:
-        return [*runtime.recognize_batch([what.samples for _, what in batch], [r.transcript for r, _ in batch])]
+        samples, transcripts = [what.samples for _, what in batch], [r.transcript for r, _ in batch]
+        return [*runtime.recognize_batch(samples, transcripts, [r.shift for r, _ in batch])]
     except Exception as error:
         if len(batch) == 1:
             return [_reason(error)]

@@ -33,7 +33,7 @@ def score_row(scored: Scored) -> dict[str, Any]:
     how = {name: answer.pop(name) for name in ("engine", "ms")}
     end_s = round(recording.start_s + result.duration_s, 3)
     return {
-        **_head(recording),
+        **head(recording),
         **answer,
         "start_s": recording.start_s,
         "end_s": end_s,
@@ -44,7 +44,7 @@ def score_row(scored: Scored) -> dict[str, Any]:
 
 def error_row(recording: Recording, error: str) -> dict[str, Any]:
     """Return the row of a recording that has no result."""
-    return {**_head(recording), "error": error}
+    return {**head(recording), "error": error}
 
 
 def row_text(row: Row) -> str:
@@ -61,7 +61,8 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _head(recording: Recording) -> dict[str, Any]:
+def head(recording: Recording) -> dict[str, Any]:
+    """Return what every row of a recording begins with."""
     row: dict[str, Any] = {"id": recording.id, "path": str(recording.path)}
     if recording.emotion is not None:
         row["emotion"] = recording.emotion

@@ -5,20 +5,28 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from edgeser.runtime.asr import RECOGNISERS
 from edgeser.runtime.recognizer import Runtime
-from edgeser.runtime.scoring.recordings import Recording, score
-from edgeser.runtime.scoring.rows import Row, score_row
+from edgeser.runtime.running_mean import RunningMean
+from edgeser.runtime.scoring.jobs import Job, do
+from edgeser.runtime.scoring.means import Plan
+from edgeser.runtime.scoring.recordings import Recording
+from edgeser.runtime.scoring.rows import Row
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How a process loads its Runtime; the arguments of `Runtime.load`."""
+    """How a process loads its Runtime; the arguments of `Runtime.load`, and whose mean is taken out of the rows.
+
+    Attributes:
+        normalize: See `Plan`; `None` leaves it to the default.
+        state: A state that stays as it is, for all recordings.
+    """
 
     bundle: Path | None = None
     engine: str = "auto"
@@ -27,6 +35,8 @@ class Setup:
     self_test: bool = True
     isolate_asr: bool = False
     trusted: str | None = None
+    normalize: str | None = None
+    state: RunningMean | None = None
 
     def load(self) -> Runtime:
         """Load it; see `Runtime.load` for the errors."""
@@ -50,18 +60,26 @@ class Identity:
         engine: Name of the engine.
         asr: The ASR as it was asked for; what `auto` became.
         labels: The model's emotions.
+        plan: Whose mean is taken out of the rows.
     """
 
     bundle_sha256: str
     engine: str
     asr: str
     labels: tuple[str, ...]
+    plan: Plan = field(default_factory=Plan)
 
     @classmethod
-    def of(cls, runtime: Runtime, asr: str = "auto") -> Identity:
-        """Return a Runtime's identity; `asr` is what it was asked for."""
+    def of(cls, runtime: Runtime, setup: Setup) -> Identity:
+        """Return the identity of a Runtime that a setup has loaded.
+
+        Raises:
+            InputError: The bundle does not go with the setup's `normalize` and `state`.
+        """
+        asr = setup.asr
         name = runtime.asr.name if asr == "auto" and runtime.asr.name in RECOGNISERS else asr
-        return cls(runtime.bundle.sha256, runtime.engine.name, name, runtime.labels)
+        plan = Plan.of(runtime.normalization, setup.normalize, setup.state)
+        return cls(runtime.bundle.sha256, runtime.engine.name, name, runtime.labels, plan)
 
     def header(self) -> dict[str, Any]:
         """Return a journal's first line."""
@@ -73,6 +91,7 @@ class Identity:
             "bundle": self.bundle_sha256,
             "engine": self.engine,
             "asr": self.asr,
+            "normalize": str(self.plan),
         }
 
 
@@ -82,7 +101,7 @@ def pin(setup: Setup) -> tuple[Setup, Identity]:
     An error in the setup is met here, before any process is started.
     """
     with setup.load() as runtime:
-        identity = Identity.of(runtime, setup.asr)
+        identity = Identity.of(runtime, setup)
     return dataclasses.replace(setup, engine=identity.engine, asr=identity.asr), identity
 
 
@@ -92,7 +111,7 @@ class Scorer(ABC):
     identity: Identity
 
     @abstractmethod
-    def rows(self, recordings: Sequence[Recording]) -> Iterator[tuple[Recording, Row]]:
+    def rows(self, recordings: Sequence[Recording], job: Job = Job.ANSWER) -> Iterator[tuple[Recording, Row]]:
         """Yield every recording once, with its row, as soon as it is known: in any order.
 
         What cannot be scored has a row with `error`.
@@ -118,11 +137,14 @@ class InProcess(Scorer):
         setup = setup or Setup()
         self._runtime = setup.load()
         self._batch_size = batch_size
-        self.identity = Identity.of(self._runtime, setup.asr)
+        try:
+            self.identity = Identity.of(self._runtime, setup)
+        except BaseException:
+            self._runtime.close()
+            raise
 
-    def rows(self, recordings: Sequence[Recording]) -> Iterator[tuple[Recording, Row]]:
-        for scored in score(self._runtime, recordings, self._batch_size):
-            yield scored.recording, score_row(scored)
+    def rows(self, recordings: Sequence[Recording], job: Job = Job.ANSWER) -> Iterator[tuple[Recording, Row]]:
+        return do(job, self._runtime, recordings, self._batch_size)
 
     def close(self) -> None:
         self._runtime.close()

@@ -8,8 +8,7 @@ import signal
 import sys
 from multiprocessing.connection import Connection
 
-from edgeser.runtime.scoring.recordings import score
-from edgeser.runtime.scoring.rows import score_row
+from edgeser.runtime.scoring.jobs import do
 
 READY = "ready"
 
@@ -28,8 +27,8 @@ def _serve(pipe: Connection) -> None:
         with pipe.recv().load() as runtime:
             pipe.send(READY)
             while True:
-                batch = pipe.recv()
-                pipe.send([score_row(scored) for scored in score(runtime, batch, len(batch), on_read=pipe.send)])
+                job, batch = pipe.recv()
+                pipe.send([row for _, row in do(job, runtime, batch, len(batch), on_read=pipe.send)])
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:

@@ -20,6 +20,7 @@ from typing import Any
 
 from edgeser.runtime.child import START
 from edgeser.runtime.errors import EngineError, InputError
+from edgeser.runtime.scoring.jobs import Job
 from edgeser.runtime.scoring.recordings import Recording
 from edgeser.runtime.scoring.rows import Row, error_row
 from edgeser.runtime.scoring.scorers import Identity, Scorer, Setup, pin
@@ -39,6 +40,7 @@ _WORKER = "edgeser.runtime.scoring.worker"
 class _Task:
     """Recordings that go to a worker together; `again` when they were with one that died."""
 
+    job: Job
     recordings: Sequence[Recording]
     again: bool = False
 
@@ -75,7 +77,7 @@ class _Worker:
 
     def give(self, task: _Task) -> bool:
         """Send a task; return whether the worker was still there."""
-        if not self.send(task.recordings):
+        if not self.send((task.job, task.recordings)):
             return False
         self.task = task
         self._needed_s = self._hang_s + sum(map(_size, task.recordings)) / _READING
@@ -157,7 +159,7 @@ class Workers(Scorer):
         """Process ids of the workers that run; they start with the first recordings."""
         return tuple(worker.process.pid for worker in self._workers.values())
 
-    def rows(self, recordings: Sequence[Recording]) -> Iterator[tuple[Recording, Row]]:
+    def rows(self, recordings: Sequence[Recording], job: Job = Job.ANSWER) -> Iterator[tuple[Recording, Row]]:
         """See `Scorer.rows`.
 
         Raises:
@@ -166,7 +168,7 @@ class Workers(Scorer):
         size = self._batch_size
         starts = range(0, len(recordings), size)
         # A task is cut out when its turn comes: a range of a million recordings is small.
-        waiting = (_Task(recordings[start : start + size]) for start in starts)
+        waiting = (_Task(job, recordings[start : start + size]) for start in starts)
         tasks, left = deque[_Task](), len(starts)
         try:
             while True:
@@ -261,7 +263,7 @@ class Workers(Scorer):
             (recording,) = task.recordings
             yield recording, error_row(recording, f"{recording.path}: {error}, twice")
         else:
-            tasks.extend(_Task([recording], again=True) for recording in task.recordings)
+            tasks.extend(_Task(task.job, [recording], again=True) for recording in task.recordings)
 
 
 def _end_waiting(pipe: Connection, limit_s: float) -> None:

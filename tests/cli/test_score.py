@@ -21,6 +21,7 @@ import soundfile
 from edgeser.cli.main import main
 from edgeser.runtime.audio import load_audio
 from edgeser.runtime.errors import InputError
+from edgeser.runtime.recognizer import Runtime
 from edgeser.runtime.scoring import journal_path
 
 COUNT = 40
@@ -279,3 +280,96 @@ def test_bad_usage_is_one_line(
     assert main(["score", str(clip), *arguments, *FAST]) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def spoken(clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A corpus of 12 stretches of 0.4 s, three of each speaker."""
+    file = tmp_path_factory.mktemp("spoken") / "manifest.csv"
+    with file.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["id", "audio", "emotion", "speaker", "transcript", "start_s", "end_s"])
+        for part in range(3):
+            for clip in clips[:4]:
+                start = 0.8 + 0.2 * part
+                emotion = {"01": "neutral", "03": "happy", "04": "sad", "05": "angry"}[clip.stem.split("-")[2]]
+                writer.writerow([f"{clip.stem}-{part}", clip, emotion, clip.stem, "", start, start + 0.4])
+    return f"manifest:{file}"
+
+
+@pytest.mark.parametrize("normalize", ["run", "speaker"])
+def test_two_passes_that_are_killed_at_any_moment_give_the_same_rows(
+    normalize: str, spoken: str, centered: Path, tmp_path: Path
+) -> None:
+    options = ("--corpus", spoken, "--bundle", centered, "--normalize", normalize)
+    whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
+    done = run(*options, "-o", whole)
+    assert done.returncode == 0, done.stderr
+    assert len(lines(whole)) == 12
+    found = dict.fromkeys(range(4), 0)
+    for attempt in found:
+        with subprocess.Popen(command(*options, "-o", cut), stderr=subprocess.DEVNULL) as process:
+            before = len(kept(cut))
+            deadline = time.monotonic() + 120
+            while process.poll() is None and len(kept(cut)) <= before and time.monotonic() < deadline:
+                time.sleep(0.01)
+            process.kill()
+        found[attempt] = len(journal_path(cut).read_bytes().splitlines())
+    assert found[0] < found[3]
+    assert run(*options, "-o", cut, "--workers", 2).returncode == 0
+    assert [{**row, "ms": 0} for row in lines(cut)] == [{**row, "ms": 0} for row in lines(whole)]
+    printed = run(*options)
+    assert [{**json.loads(row), "ms": 0} for row in printed.stdout.splitlines()] == [
+        {**row, "ms": 0} for row in lines(whole)
+    ]
+
+
+def test_a_kept_state_is_one_pass(spoken: str, centered: Path, tmp_path: Path, clips: list[Path]) -> None:
+    with Runtime.load(centered, engine="onnxruntime", asr="none") as runtime:
+        state = runtime.open_state()
+        runtime.recognize(clips[0], state=state)
+    state.save(tmp_path / "a.state")
+    before = (tmp_path / "a.state").read_bytes()
+    out = tmp_path / "a.jsonl"
+    done = run("--corpus", spoken, "--bundle", centered, "--state", tmp_path / "a.state", "-o", out)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a.state").read_bytes() == before
+    assert len(lines(out)) == 12
+    assert b'"mean"' not in journal_path(out).read_bytes()
+
+
+def test_evaluate_takes_the_mean_out_too(
+    spoken: str, centered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, figures = tmp_path / "a.jsonl", tmp_path / "figures"
+    options = ["--corpus", spoken, "--normalize", "speaker"]
+    assert main(["evaluate", str(centered), *options, "--json", "--figures", str(figures), "--explain", "1"]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    assert "--normalize speaker" in (figures / "report.html").read_text(encoding="utf-8")
+    assert run(*options, "--bundle", centered, "-o", out).returncode == 0
+    rows = lines(out)
+    right = sum(row["label"] == row["emotion"] for row in rows)
+    assert measured["wa"] == pytest.approx(right / len(rows), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--normalize", "run"], "default.edgeser has no mean_prior: its model was not trained"),
+        (["--state", "gone.state"], "gone.state: No such file or directory"),
+        (["--state", "gone.state", "--normalize", "speaker"], "with --normalize speaker, expected run: leave one out"),
+    ],
+)
+def test_what_cannot_be_taken_out(
+    options: list[str], message: str, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["score", str(clip), *options, *FAST]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert len(told.splitlines()) == 1
+
+
+def test_speakers_that_nobody_knows(clips: list[Path], centered: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["score", *map(str, clips[:2]), "--bundle", str(centered), "--normalize", "speaker", *FAST]
+    assert main(command) == 2
+    assert "got speaker, and 2 recordings without a speaker" in capsys.readouterr().err

@@ -88,7 +88,7 @@ def test_a_kill_between_the_file_and_the_end_of_its_journal_costs_nothing(
 ) -> None:
     out = tmp_path / "scores.jsonl"
 
-    def die(journal: Journal, keys: Mapping[str, bytes]) -> None:
+    def die(journal: Journal, keys: Mapping[str, bytes], more: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
