@@ -254,8 +254,9 @@ class Runtime:
         self.check(samples)
         with memory_errors():
             audio = self.frontends.get("audio")
-            is_heard = isinstance(audio, AudioFrontend) and self._speech_share(samples)[0] > 0
-            return audio(samples).mean() if is_heard else None
+            if not isinstance(audio, AudioFrontend) or self._speech_share(samples)[0] <= 0:
+                return None
+            return audio(samples).mean()
 
     def answer(
         self,

@@ -113,7 +113,7 @@ class RunningMean:
         """
         count, mean = self._heard
         encoder = np.frombuffer(bytes.fromhex(self.encoder), np.uint8)
-        tensors = {"count": np.array([count], np.int64), "mean": mean, "encoder": encoder}
+        tensors: dict[str, NDArray[Any]] = {"count": np.array([count], np.int64), "mean": mean, "encoder": encoder}
         content = to_safetensors({**tensors, "seal": _seal(tensors)})
         with replacing(path) as part:
             part.write_bytes(content)
