@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeser.corpora import Utterance
-from edgeser.corpora.splits import SESSIONS, UNSEEN
+from edgeser.corpora.splits import ALL, SESSIONS, UNSEEN
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.files import replacing
 from edgeser.runtime.metrics import Metrics, measure
@@ -211,13 +211,16 @@ def temperature(run: Path) -> float:
     """Return what a run's logits are best divided by, for probabilities that mean what they say.
 
     The value that makes the emotions of all held-out utterances likeliest (temperature scaling, Guo et al. 2017).
-    It changes no label.
+    It changes no label. What may only be tested on has no say.
 
     Raises:
-        InputError: The folder holds no finished fold.
+        InputError: The folder holds no finished fold, or only some that may not choose.
     """
     cross_validation(run)
-    rows = [row for file in _predictions(run) for row in read_predictions(file)]
+    files = [file for file in _predictions(run) if file.parent.name not in (f"fold-{UNSEEN}", f"fold-{ALL}")]
+    if not files:
+        raise InputError(f"{run}: was tested on what may only be tested on: give a run that held out some of its own")
+    rows = [row for file in files for row in read_predictions(file)]
     labels = [name for name in rows[0] if name.startswith("p_")]
     logs = np.log(np.clip([[float(row[label]) for label in labels] for row in rows], 1e-7, 1.0))
     truth = np.array([labels.index(f"p_{row['emotion']}") for row in rows])

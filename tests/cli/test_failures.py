@@ -62,6 +62,7 @@ def test_a_closed_stdout_is_no_traceback() -> None:
 
 
 READERS = {
+    "adapt": ["adapt", "m.edgeser", "--corpus", f"manifest:{LONG}", "-o", "q.edgeser"],
     "demo": ["demo", LONG],
     "score": ["score", LONG],
     "inspect": ["inspect", LONG],

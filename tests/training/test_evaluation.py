@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -39,3 +40,14 @@ def test_temperature_undoes_over_and_under_confidence(tmp_path: Path, sharpness:
 def test_a_run_without_predictions_has_none(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no fold with predictions"):
         temperature(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["test-only", "all"])
+def test_what_may_only_be_tested_on_chooses_no_temperature(tmp_path: Path, name: str) -> None:
+    run, other = write_run(tmp_path / "run", 1.0), write_run(tmp_path / "other", 4.0)
+    (other / "fold-0").rename(run / f"fold-{name}")
+    assert temperature(run) == pytest.approx(1.0, rel=0.1)
+    for fold in ("fold-0", "fold-1"):
+        shutil.rmtree(run / fold)
+    with pytest.raises(InputError, match="held out some of its own"):
+        temperature(run)
