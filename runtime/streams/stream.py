@@ -72,10 +72,11 @@ class Stream(EventStream):
             Mailbox(options.max_utterances),
             listener,
         )
-        self._answering = Answering(self._flow, runtime, self._emit)
+        answering = Answering(self._flow, runtime, self._emit)
+        self._state = answering.state  # not the stage, which holds this stream
         self._cutting = Cutting(self._flow, vad or SileroVad(), runtime.window_samples)
         self._crew.start(self._cutting.run, "cutting")
-        self._crew.start(self._answering.run, "answering")
+        self._crew.start(answering.run, "answering")
         self._crew.start(Watch(self._flow).run, "watch")
         if listener is not None:
             self._crew.start(listener.run, "asr")
@@ -130,8 +131,7 @@ class Stream(EventStream):
 
     @property
     def state(self) -> RunningMean | None:
-        state = self._answering.state
-        return None if state is None else state.copy()
+        return None if self._state is None else self._state.copy()
 
     @property
     def stats(self) -> StreamStats:
