@@ -28,10 +28,10 @@ from edgeser.corpora.checking import usable_utterances
 from edgeser.corpora.inputs import load_utterance
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.frontends import Rows
-from edgeser.runtime.metrics import Metrics, measure
 from edgeser.runtime.normalization import NONE, RUN
 from edgeser.runtime.recognizer import Runtime
-from edgeser.training.intervals import LEVEL, Counts, count_by_speaker, speaker_interval
+from edgeser.training.evaluation import HeldOut
+from edgeser.training.intervals import LEVEL, speaker_interval
 from edgeser.training.noises import NoiseBank, read_noises
 from edgeser.training.waveforms import AcousticCondition, apply
 
@@ -111,20 +111,14 @@ def run_shift(runtime: Runtime, audio: Iterable[Samples]) -> Rows:
     return runtime.normalization.shift(state)
 
 
-def answers(runtime: Runtime, audio: Iterable[Samples], shift: Rows | None = None) -> list[str]:
-    """Return the label of each clip, in order; a shift is taken out of its rows."""
+def answers(runtime: Runtime, clips: Sequence[Samples], shift: Rows | None = None) -> list[str]:
+    """Return the label of each clip; a shift is taken out of its rows."""
     labels: list[str] = []
-    batch: list[Samples] = []
-    for samples in audio:
-        batch.append(samples)
-        if len(batch) == _BATCH:
-            labels += _labels(runtime, batch, shift)
-            batch = []
-    return labels + (_labels(runtime, batch, shift) if batch else [])
-
-
-def _labels(runtime: Runtime, batch: Sequence[Samples], shift: Rows | None) -> list[str]:
-    return [one.label for one in runtime.recognize_batch(batch, [""] * len(batch), [shift] * len(batch))]
+    for start in range(0, len(clips), _BATCH):
+        batch = clips[start : start + _BATCH]
+        found = runtime.recognize_batch(batch, [""] * len(batch), [shift] * len(batch))
+        labels += [one.label for one in found]
+    return labels
 
 
 def subset(utterances: Sequence[Utterance], count: int, seed: int) -> list[Utterance]:
@@ -148,29 +142,7 @@ def by_corpus(specs: Sequence[str], labels: Sequence[str], count: int, seed: int
     return {name: subset(group, count, seed) for name, group in groups.items()}
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a bundle said to one corpus in one trial.
-
-    Attributes:
-        metrics: How well that was.
-        counts: By speaker; `None` where one is not known.
-    """
-
-    metrics: Metrics
-    counts: Counts | None
-
-    @classmethod
-    def of(cls, utterances: Sequence[Utterance], found: Sequence[str], labels: Sequence[str]) -> Outcome:
-        """Compare answers with labels."""
-        rows = [
-            {"emotion": one.emotion or "", "label": label, "speaker": one.speaker, "corpus": one.corpus}
-            for one, label in zip(utterances, found, strict=True)
-        ]
-        return cls(measure(found, [row["emotion"] for row in rows], labels), count_by_speaker(rows, labels))
-
-
-def table(measured: Mapping[str, Mapping[str, Outcome]]) -> Iterator[str]:
+def table(measured: Mapping[str, Mapping[str, HeldOut]]) -> Iterator[str]:
     """Yield a Markdown table: a row for each trial, a column for each corpus, their mean, and what it lost."""
     corpora = list(next(iter(measured.values())))
     means = {name: float(np.mean([one.metrics.ua for one in row.values()])) for name, row in measured.items()}
@@ -178,7 +150,7 @@ def table(measured: Mapping[str, Mapping[str, Outcome]]) -> Iterator[str]:
     yield f"|---|{'---|' * (len(corpora) + 4)}"
     for name, row in measured.items():
         cells = " | ".join(f"{row[corpus].metrics.ua:.3f}" for corpus in corpora)
-        interval = speaker_interval([[one.counts for one in row.values()]], "ua") or ""
+        interval = speaker_interval([[one.speakers for one in row.values()]], "ua") or ""
         change = "" if name == CLEAN else f"{100 * (means[name] - means[CLEAN]):+.1f}"
         unanswered = sum(sum(one.metrics.unanswered) for one in row.values())
         yield f"| {name} | {cells} | {means[name]:.3f} | {interval} | {change} | {unanswered} |"
@@ -213,9 +185,9 @@ def measure_all(
     trials: Sequence[Trial],
     bank: NoiseBank,
     normalize: str = NONE,
-) -> dict[str, dict[str, Outcome]]:
+) -> dict[str, dict[str, HeldOut]]:
     """Return, by trial and corpus, how well the clips are recognised."""
-    measured: dict[str, dict[str, Outcome]] = {trial.name: {} for trial in trials}
+    measured: dict[str, dict[str, HeldOut]] = {trial.name: {} for trial in trials}
     with tqdm(total=len(trials) * sum(map(len, corpora.values())), unit="clip", disable=None) as progress:
         for name, group in corpora.items():
             voices = NoiseBank(bank.noises, bank.rooms, tuple(sorted({str(u.audio) for u in group})))
@@ -223,7 +195,7 @@ def measure_all(
                 clips = [heard(trial, one, voices) for one in group]
                 shift = run_shift(runtime, clips) if normalize == RUN else None
                 found = answers(runtime, clips, shift)
-                measured[trial.name][name] = Outcome.of(group, found, runtime.labels)
+                measured[trial.name][name] = HeldOut.of_answers(group, found, runtime.labels)
                 progress.update(len(group))
     return measured
 

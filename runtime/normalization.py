@@ -32,19 +32,24 @@ class Normalization:
         self._adaptation = adaptation
 
     @property
-    def prior(self) -> float:
-        """Utterances that the training mean counts as.
-
-        Raises:
-            InputError: The model was not trained for that.
-        """
+    def is_trained(self) -> bool:
+        """Whether the model was trained for rows without their mean."""
         audio = self._manifest.inputs.get("audio")
-        if audio is None or audio.mean_prior is None:
+        return audio is not None and audio.mean_prior is not None
+
+    @property
+    def prior(self) -> float:
+        """Utterances that the training mean counts as; see `check` for the error."""
+        self.check()
+        return float(self._manifest.inputs["audio"].mean_prior or 0.0)
+
+    def check(self) -> None:
+        """Raise `InputError` when the model was not trained for rows without their mean."""
+        if not self.is_trained:
             raise InputError(
                 f"normalize: {self._name} has no mean_prior: its model was not trained for rows without their mean, "
                 f"expected {NONE}, and no state"
             )
-        return audio.mean_prior
 
     @functools.cached_property
     def encoder(self) -> str:
@@ -52,8 +57,8 @@ class Normalization:
         return self._manifest.encoder_sha256()
 
     def open_state(self) -> RunningMean:
-        """Return a state that has heard nothing, or what the bundle was adapted to; see `prior` for the error."""
-        self.prior  # noqa: B018  (raises)
+        """Return a state that has heard nothing, or what the bundle was adapted to; see `check` for the error."""
+        self.check()
         if self._adaptation is not None and self._adaptation.heard is not None:
             return RunningMean(self.encoder, self._adaptation.heard, self._adaptation.count)
         return RunningMean(self.encoder, np.zeros(self._manifest.inputs["audio"].dim))
@@ -68,10 +73,9 @@ class Normalization:
             self.shift(state)
             return RUN
         if normalize is None:
-            audio = self._manifest.inputs.get("audio")
-            return NONE if audio is None or audio.mean_prior is None else NORMALIZE
+            return NORMALIZE if self.is_trained else NONE
         if normalize != NONE:
-            self.prior  # noqa: B018  (raises)
+            self.check()
         return normalize
 
     def begin(self, normalize: str | None, state: RunningMean | None = None) -> RunningMean | None:

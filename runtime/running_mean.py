@@ -66,8 +66,7 @@ class RunningMean:
             prior: Utterances that the training mean, 0, counts as.
         """
         count, mean = self._heard
-        shift: Rows = (mean * (count / (count + prior))).astype(np.float32)
-        return shift
+        return shift_of(mean, count, prior)
 
     def add(self, mean: NDArray[np.floating]) -> None:
         """Hear one more utterance.
@@ -174,6 +173,11 @@ class RunningMean:
 
     def __repr__(self) -> str:
         return f"RunningMean of {self.count} utterances, {self.mean.shape[0]} columns, encoder {self.encoder[:12]}"
+
+
+def shift_of(mean: NDArray[np.floating], count: int, prior: float) -> Rows:
+    """Return what a mean over so many utterances takes out of rows, `(dim,)` float32; see `RunningMean.shift`."""
+    return (mean * (count / (count + prior))).astype(np.float32) if count else np.zeros(mean.shape, np.float32)
 
 
 def _seal(tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:

@@ -32,7 +32,8 @@ def from_safetensors(content: bytes) -> dict[str, NDArray[Any]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    bytearray(len(content) + _MARGIN)  # raises where there is no room; the library (0.8) panics, and prints a traceback
+    # Raises where there is no room, and touches nothing; the library (0.8) panics, and prints a traceback.
+    np.empty(len(content) + _MARGIN, np.uint8)
     try:
         return load(content)
     except (KeyError, TypeError, SafetensorError) as error:  # KeyError: a type that NumPy has not

@@ -38,6 +38,7 @@ from edgeser.cli.options import (
 )
 from edgeser.corpora import Utterance, read_corpus
 from edgeser.corpora.checking import check_utterances, leave_out
+from edgeser.corpora.inputs import recording_of
 from edgeser.runtime.adapting import (
     Adapted,
     Naming,
@@ -53,7 +54,6 @@ from edgeser.runtime.errors import InputError
 from edgeser.runtime.labels import emotion_name
 from edgeser.runtime.normalization import NONE, RUN
 from edgeser.runtime.recognizer import Runtime
-from edgeser.runtime.scoring import Recording
 
 log = logging.getLogger(__name__)
 
@@ -184,11 +184,10 @@ def _chosen(
 def _observed(runtime: Runtime, utterances: Sequence[Utterance], args: argparse.Namespace) -> Observations:
     unusable = dict(check_utterances(utterances).unusable)
     recordings = [
-        Recording(u.id, u.audio, None if args.without_text else u.transcript, u.emotion, u.start_s, u.end_s)
-        for u in utterances
-        if u.id not in unusable
+        recording_of(u, None if args.without_text else u.transcript) for u in utterances if u.id not in unusable
     ]
-    normalize = runtime.normalization.chosen(args.normalize or _normalize(runtime))
+    normalization = runtime.normalization
+    normalize = normalization.chosen(args.normalize or (RUN if normalization.is_trained else NONE))
     passes = 1 if normalize == NONE else 2
     with (
         tqdm(total=passes * len(recordings), desc="listening", unit="clip", leave=False, disable=None) as bar,
@@ -197,10 +196,6 @@ def _observed(runtime: Runtime, utterances: Sequence[Utterance], args: argparse.
         cold = observer.observe(recordings)
         leave_out({**unusable, **cold.unusable}, len(utterances), args.strict)
         return cold if normalize == NONE else observer.centered(cold)
-
-
-def _normalize(runtime: Runtime) -> str:
-    return NONE if runtime.bundle.manifest.inputs["audio"].mean_prior is None else RUN
 
 
 def _report(args: argparse.Namespace, found: Adapted, prior: Mapping[str, float] | None) -> None:

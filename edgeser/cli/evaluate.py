@@ -52,7 +52,6 @@ from edgeser.runtime.recognizer import Runtime
 from edgeser.runtime.scoring import Job, Plan, do, normalized, score
 from edgeser.training import faithfulness
 from edgeser.training.evaluation import HeldOut, cross_validation, repeated
-from edgeser.training.intervals import count_by_speaker
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +140,7 @@ def evaluate_bundle(args: argparse.Namespace) -> BundleEvaluation:
         explained = spread(recordings, runtime.labels, args.explain or _EXPLAINED) if args.figures else []
         manifest = runtime.bundle.manifest
         return BundleEvaluation(
-            _held_out(utterances, predicted, runtime.labels),
+            HeldOut.of_answers(utterances, predicted, runtime.labels),
             _by_session(utterances, predicted, runtime.labels),
             explain(runtime, explained) if explained else (),
             f"{manifest.name} {manifest.version}, manifest SHA-256 {runtime.bundle.sha256}",
@@ -255,15 +254,6 @@ def _utterances(args: argparse.Namespace, labels: Sequence[str]) -> list[Utteran
     if not utterances:
         raise InputError(f"{corpus_text(args.corpus)}: no utterances with {', '.join(labels)} in these sessions")
     return usable_utterances(utterances, args.strict)
-
-
-def _held_out(utterances: Sequence[Utterance], predicted: Sequence[str], labels: Sequence[str]) -> HeldOut:
-    rows = [
-        {"emotion": str(u.emotion), "label": guess, "corpus": u.corpus, "speaker": u.speaker}
-        for u, guess in zip(utterances, predicted, strict=True)
-    ]
-    metrics = measure(predicted, [row["emotion"] for row in rows], labels)
-    return HeldOut("", metrics, count_by_speaker(rows, labels))
 
 
 def _by_session(utterances: Sequence[Utterance], predicted: Sequence[str], labels: Sequence[str]) -> dict[str, Metrics]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgeser.corpora import Fold, Utterance
 from edgeser.runtime.errors import InputError, MissingDependencyError
-from edgeser.training.domains import shift_of
+from edgeser.training.domains import shift_of_means
 from edgeser.training.features import LineFeatures, RecordingFeatures, audio_key
 
 Vectors = NDArray[np.float64]
@@ -127,7 +127,7 @@ def _shifted(vectors: Vectors, utterances: Sequence[Utterance], prior: float) ->
     for corpus in np.unique(corpora):
         chosen = np.flatnonzero(corpora == corpus)
         once = chosen[np.unique(keys[chosen], return_index=True)[1]]
-        shifted[chosen] -= shift_of(vectors[once].astype(np.float32), prior)
+        shifted[chosen] -= shift_of_means(vectors[once].astype(np.float32), prior)
     return shifted
 
 

@@ -93,7 +93,7 @@ class EmotionDataset(Dataset[Sample]):
             rows[name] = source.rows(self.utterances[index])
             frontend = self.frontends[name]
             if isinstance(frontend, AudioFrontend):
-                rows[name] = self._statistics(frontend, index, np.random.default_rng(index)).normalise(rows[name])
+                rows[name] = self._statistics(frontend, index).normalise(rows[name])
         return {name: fit_length(rows[name], self.frontends[name].length) for name in self.frontends}
 
     def _augmented(self, index: int, before: int, recipe: Recipe) -> dict[str, Features]:
@@ -119,10 +119,11 @@ class EmotionDataset(Dataset[Sample]):
             for name, frontend in self.frontends.items()
         }
 
-    def _statistics(self, frontend: AudioFrontend, index: int, rng: np.random.Generator) -> Statistics:
-        """Return what standardises the rows and takes out of them what has been drawn."""
+    def _statistics(self, frontend: AudioFrontend, index: int, rng: np.random.Generator | None = None) -> Statistics:
+        """Return what standardises the rows and takes out of them what is drawn: without `rng`, always the same."""
         if self._shifts is None:
             return frontend.statistics
+        rng = rng or np.random.default_rng(index)
         return shifted(frontend.statistics, self._shifts.draw(self.utterances[index], rng))
 
     def _augmented_line(self, utterance: Utterance, recipe: Recipe, rng: np.random.Generator) -> dict[str, Rows]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edgeser.corpora import Utterance
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.frontends import AudioFrontend, Rows, Statistics
+from edgeser.runtime.running_mean import shift_of
 from edgeser.training.copies import copy_key
 from edgeser.training.features import RecordingFeatures, audio_key
 
@@ -113,7 +114,7 @@ class DomainMeans:
             chosen = rng.permutation(others)[:count]
         if not chosen.size:
             return None
-        return shift_of(self._means[chosen], options.prior)
+        return shift_of_means(self._means[chosen], options.prior)
 
     def _skewed(self, places: NDArray[np.intp], count: int, rng: np.random.Generator) -> NDArray[np.intp]:
         """Choose at most `count` places, as if the emotions came unequally often; none comes twice."""
@@ -137,11 +138,9 @@ def _domain(utterance: Utterance, kind: str) -> tuple[str, ...]:
     return (utterance.corpus, utterance.speaker if is_speaker else "", *copy)
 
 
-def shift_of(means: NDArray[np.float32], prior: float) -> Rows:
-    """Return what `(n, dim)` means of utterances that were heard take out: their mean, as far as the prior lets it."""
-    count = means.shape[0]
-    shift: Rows = (means.mean(axis=0) * (count / (count + prior))).astype(np.float32)
-    return shift
+def shift_of_means(means: NDArray[np.float32], prior: float) -> Rows:
+    """Return what `(n, dim)` means of utterances that were heard take out, as on the device."""
+    return shift_of(means.mean(axis=0), means.shape[0], prior)
 
 
 def shifted(statistics: Statistics, shift: Rows | None) -> Statistics:
@@ -170,5 +169,5 @@ def run_shifts(
     shifts = {}
     for corpus in sorted({u.corpus for u in utterances}):
         means = standardised_means([u for u in utterances if u.corpus == corpus], source, frontend)
-        shifts[corpus] = shift_of(np.stack(list(means.values())), prior)
+        shifts[corpus] = shift_of_means(np.stack(list(means.values())), prior)
     return CorpusShifts(shifts)

@@ -40,6 +40,20 @@ class HeldOut:
     metrics: Metrics
     speakers: Counts | None = None
 
+    @classmethod
+    def of(cls, fold: str, rows: Sequence[Mapping[str, str]], labels: Sequence[str]) -> HeldOut:
+        """Measure predictions: rows with `emotion`, `label` and, where they are known, `corpus` and `speaker`."""
+        return cls(fold, _measure(rows, labels), count_by_speaker(rows, labels))
+
+    @classmethod
+    def of_answers(cls, utterances: Sequence[Utterance], answers: Sequence[str], labels: Sequence[str]) -> HeldOut:
+        """Measure a bundle's answers to utterances whose emotions are known."""
+        rows = [
+            {"emotion": str(u.emotion), "label": answer, "corpus": u.corpus, "speaker": u.speaker}
+            for u, answer in zip(utterances, answers, strict=True)
+        ]
+        return cls.of("", rows, labels)
+
     def interval(self, name: str) -> Interval | None:
         """Return the interval over its speakers of `wa`, `ua` or `wf1`; `None` where it has fewer than two."""
         return speaker_interval([[self.speakers]], name)
@@ -188,7 +202,7 @@ def measure_parts(folds: Mapping[str, Sequence[Mapping[str, str]]]) -> dict[str,
         for corpus, some in groups.items():
             # A corpus may be held out in part and be tested on only for the rest.
             name = f"{corpus} ({fold})" if corpus in parts else corpus or fold
-            parts[name] = HeldOut(fold, _measure(some, labels), count_by_speaker(some, labels))
+            parts[name] = HeldOut.of(fold, some, labels)
     return parts
 
 
@@ -285,5 +299,5 @@ def _predictions(run: Path, name: str = PREDICTIONS) -> list[Path]:
     return sorted(run.glob(f"fold-*/{name}"), key=lambda file: (len(file.parent.name), file.parent.name))
 
 
-def _measure(rows: Sequence[Mapping[str, str]], labels: tuple[str, ...]) -> Metrics:
+def _measure(rows: Sequence[Mapping[str, str]], labels: Sequence[str]) -> Metrics:
     return measure([row["label"] for row in rows], [row["emotion"] for row in rows], labels)

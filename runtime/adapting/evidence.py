@@ -102,7 +102,7 @@ class Observer:
             InputError: The bundle's model was not trained for that.
         """
         normalization = self._runtime.normalization
-        normalization.prior  # noqa: B018  (raises)
+        normalization.check()
         own = RunningMean(normalization.encoder, np.zeros(self._runtime.bundle.manifest.inputs["audio"].dim))
         for one in cold.observed:
             own.add(one.mean)

@@ -23,7 +23,7 @@ from edgeser.training.domains import (
     DomainMeans,
     MeanShift,
     run_shifts,
-    shift_of,
+    shift_of_means,
     shifted,
     standardised_means,
 )
@@ -135,7 +135,7 @@ def test_alone_in_its_domain_a_sample_is_cold() -> None:
 def test_the_prior_stands_for_utterances_at_the_training_mean(count: int, prior: float, seed: int) -> None:
     means = np.random.default_rng(seed).standard_normal((count, 3)).astype(np.float32)
     expected = means.sum(axis=0, dtype=np.float64) / (count + prior)
-    np.testing.assert_allclose(shift_of(means, prior), expected, atol=1e-5)
+    np.testing.assert_allclose(shift_of_means(means, prior), expected, atol=1e-5)
 
 
 @given(st.integers(0, 9))
