@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from edgeser.runtime.asr import Asr, RecognizedWord, open_asr
 from edgeser.runtime.audio import Recorded, Samples, load_recording, prepare
 from edgeser.runtime.bundle import Bundle
+from edgeser.runtime.engine_choice import check_contract, engines_to_try
 from edgeser.runtime.engines import Engine, OnnxRuntimeEngine, candidates, open_engine
 from edgeser.runtime.errors import BundleError, EngineError, InputError, MissingDependencyError, ParityError
 from edgeser.runtime.frontends import AudioFrontend, Frontend, OpenGraph
 from edgeser.runtime.frontends.statistics import Rows
-from edgeser.runtime.golden import prove, unproved, verify_engine
+from edgeser.runtime.golden import prove, verify_engine
 from edgeser.runtime.memory import is_too_much, memory_errors
 from edgeser.runtime.normalization import Normalization
 from edgeser.runtime.owner import OwnerProcess
@@ -72,7 +73,7 @@ class Runtime:
         self.normalization = Normalization(bundle.manifest, bundle.path.name, adaptation)
         self._pipeline = Pipeline(engine, self.frontends, self.labels, adaptation, self.normalization.own_shift)
         self._speech = SpeechMeter()
-        _check_contract(bundle, engine)
+        check_contract(bundle, engine)
 
     @property
     def hears_words(self) -> bool:
@@ -125,7 +126,7 @@ class Runtime:
             MissingDependencyError: The named engine or recogniser is not installed.
         """
         opened = Bundle.open(default_bundle() if bundle is None else bundle, trusted)
-        names = _choices(opened, engine) if self_test else candidates(engine)[-1:]
+        names = engines_to_try(opened, engine) if self_test else candidates(engine)[-1:]
         listener = open_asr(asr, isolate=isolate_asr)
         try:
             runtime = cls._first(opened, names, listener, threads, self_test)
@@ -435,34 +436,5 @@ def default_bundle() -> Path:
     return Path(edgeser.__file__).parent / "pretrained" / DEFAULT_BUNDLE
 
 
-def _choices(bundle: Bundle, engine: str) -> tuple[str, ...]:
-    """Return the engines to try with a bundle, best first; others than ONNX Runtime only where they can be proved."""
-    names = candidates(engine)
-    unknown = () if names == (OnnxRuntimeEngine.name,) else unproved(bundle)
-    if not unknown:
-        return names
-    why = f"{bundle.path.name} has no golden vectors for its encoders of {' and '.join(unknown)}"
-    if len(names) == 1:
-        log.warning("%s is used unproved: %s", engine, why)
-    else:
-        log.warning("%s is not used, %s is: %s", ", ".join(names[:-1]), names[-1], why)
-    return names[-1:]
-
-
 def _joined(words: Sequence[RecognizedWord]) -> str:
     return " ".join(word.text for word in words)
-
-
-def _check_contract(bundle: Bundle, engine: Engine) -> None:
-    """The graph must take what the manifest says and give one logit per label."""
-    takes = {spec.name: spec.shape for spec in engine.inputs}
-    expected: dict[str, tuple[int | None, ...]] = {}
-    for name, entry in bundle.manifest.inputs.items():
-        expected[name] = (None, entry.length, entry.dim)
-        expected[f"{name}_length"] = (None,)
-    gives = {spec.name: spec.shape for spec in engine.outputs}
-    if takes != expected or gives.get("logits") != (None, len(bundle.manifest.labels)):
-        raise BundleError(
-            f"{bundle.path}: the graph takes {takes} and gives {gives}, the manifest says {expected} "
-            f"and {len(bundle.manifest.labels)} labels: export the bundle again"
-        )
