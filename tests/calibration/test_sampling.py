@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from edgeser.calibration.sampling import SMALLEST, Division, Sampling, divide
 from edgeser.corpora import Utterance, read_corpus
+from edgeser.corpora.utterance import TEST_ONLY
 from edgeser.runtime.errors import InputError
 
 LABELS = ("angry", "happy", "neutral", "sad")
@@ -322,3 +323,10 @@ def test_description_follows_the_set_not_its_order() -> None:
 
 def test_default_division() -> None:
     assert Division((), (), ()).sampling == Sampling(128, 200, 0, (), (), frozenset())
+
+
+def test_what_may_only_be_tested_on_calibrates_nothing() -> None:
+    utterances = [dataclasses.replace(u, role=TEST_ONLY if u.speaker == "cat" else "") for u in plain()]
+    division = divide(utterances, LABELS, Sampling(count=16))
+    assert division.calibration
+    assert all(not u.is_test_only for part in (division.calibration, division.validation) for u in part)
