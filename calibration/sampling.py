@@ -53,7 +53,8 @@ class Division:
     Attributes:
         calibration: Utterances whose activations give the ranges.
         validation: Utterances, of other recordings, on which layers are ranked and chosen.
-        excluded: Labelled utterances of the excluded sessions and speakers, and what may only be tested on: never drawn.
+        excluded: Labelled utterances of the excluded sessions and speakers, and those that may only be tested on:
+            measured on, never drawn.
         sampling: How it was drawn.
     """
 
