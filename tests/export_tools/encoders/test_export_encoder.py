@@ -179,7 +179,7 @@ def test_a_graph_that_computes_something_else_is_not_written(
 
 
 def test_a_packaged_encoder_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(export.PACKAGED, "absent", ("no_such_module", "no-such-package", ""))
+    monkeypatch.setitem(export.PACKAGED, "absent", export.PackagedEncoder(("no-such-package",), "", ""))
     with pytest.raises(MissingDependencyError, match=r"no-such-package is not installed.*edgeser\[export\]"):
         export_encoder(EncoderOptions("absent", tmp_path / "out"))
 

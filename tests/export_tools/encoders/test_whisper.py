@@ -18,7 +18,6 @@ from torch import nn
 from edgeser.export_tools.encoders.ctranslate2 import read_model_bin
 from edgeser.export_tools.encoders.export import EncoderOptions, export_encoder
 from edgeser.export_tools.encoders.whisper import (
-    WhisperEncoder,
     WhisperLogMel,
     whisper_from_ctranslate2,
     whisper_from_transformers,
@@ -65,12 +64,6 @@ def padded(samples: Samples, size: int) -> NDArray[np.float32]:
 @pytest.fixture(scope="module")
 def folder(packaged: Callable[[str], Path]) -> Path:
     return packaged("whisper-tiny.en")
-
-
-@pytest.fixture(scope="module")
-def whole(folder: Path) -> WhisperEncoder:
-    """The encoder over its full 30 s; a test sets which layers it wants."""
-    return whisper_from_ctranslate2(folder, 1500)
 
 
 @pytest.fixture(scope="module")
@@ -225,25 +218,32 @@ def test_log_mel_of_silence_and_of_a_batch(recordings: list[Samples]) -> None:
     torch.testing.assert_close(both[:1], log_mel(loud))
 
 
+@pytest.mark.parametrize(("name", "dim", "largest"), [("whisper-tiny.en", 384, 3e-4), ("whisper-base", 512, 1e-3)])
 def test_thirty_seconds_are_ctranslate2s(
-    folder: Path, whole: WhisperEncoder, recordings: list[Samples], in_pytorch: Callable[..., SpeechEncoder]
+    name: str,
+    dim: int,
+    largest: float,
+    packaged: Callable[[str], Path],
+    recordings: list[Samples],
+    in_pytorch: Callable[..., SpeechEncoder],
 ) -> None:
-    """Within 3e-4 (5e-6 on average) of CTranslate2 in float32 on the same float16 weights; rows deviate by about 1."""
+    """Within 3e-4, of base 1e-3 (5e-6 on average), of CTranslate2 in float32 on the same float16 weights."""
     import ctranslate2
     from transformers import WhisperFeatureExtractor
 
+    folder = packaged(name)
     other = ctranslate2.models.Whisper(str(folder), device="cpu", compute_type="float32", intra_threads=1)
-    frontend = in_pytorch(whole, 1500, "last")
-    assert (frontend.length, frontend.dim, frontend.hop_s) == (1500, 384, 0.02)
+    frontend = in_pytorch(whisper_from_ctranslate2(folder, 1500), 1500, "last")
+    assert (frontend.length, frontend.dim, frontend.hop_s) == (1500, dim, 0.02)
     for samples in recordings[1:2]:
         values = padded(samples, THIRTY_SECONDS)
         log_mel = WhisperFeatureExtractor()._np_extract_fbank_features(values, "cpu").astype(np.float32)
         expected = np.array(other.encode(ctranslate2.StorageView.from_array(np.ascontiguousarray(log_mel))))[0]
         difference = np.abs(frontend.rows(values[0]) - expected)
-        assert difference.shape == (1500, 384)
-        assert difference.max() < 3e-4
+        assert difference.shape == (1500, dim)
+        assert difference.max() < largest
         assert difference.mean() < 5e-6
-        assert expected.std() == pytest.approx(1.0, abs=0.1)
+        assert 0.9 < expected.std() < 1.5
 
 
 @pytest.fixture(scope="module")
