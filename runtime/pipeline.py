@@ -186,7 +186,7 @@ class Pipeline:
         evidence, frontend = heard.evidence, self.frontends.get("audio")
         spans: tuple[Span, ...] = ()
         if isinstance(frontend, AudioFrontend) and "audio_importance" in outputs:
-            spans = explain_audio(outputs["audio_importance"], heard.features["audio"].valid, frontend)
+            spans = explain_audio(outputs["audio_importance"], heard.features["audio"].moments, frontend)
         weights = outputs.get(f"{self.highlighted}_importance")
         return Result(
             label=self.labels[int(probabilities.argmax())],

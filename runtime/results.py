@@ -136,27 +136,30 @@ def result_row(result: Result) -> dict[str, Any]:
     }
 
 
-def explain_audio(importance: NDArray[np.float32], valid: int, frontend: AudioFrontend) -> tuple[Span, ...]:
+def explain_audio(
+    importance: NDArray[np.float32], moments: NDArray[np.intp], frontend: AudioFrontend
+) -> tuple[Span, ...]:
     """Turn the importance of audio rows into the spans that mattered.
 
     Args:
         importance: `(length,)`, >= 0.
-        valid: Rows that come from the audio.
+        moments: `(valid,)`, which row of the audio each of the first ones is; see `Features.moments`.
         frontend: Knows when a row was heard.
 
     Returns:
         Spans over the most important fifth of the rows, those closer than 0.1 s joined.
     """
+    valid = moments.size
     rows = np.asarray(importance[:valid], dtype=np.float64)
     total = rows.sum()
     if valid == 0 or total <= 0:
         return ()
     threshold = np.partition(rows, -max(1, round(valid * _SPAN_SHARE)))[-max(1, round(valid * _SPAN_SHARE))]
     chosen = np.flatnonzero(rows >= threshold)
-    breaks = np.flatnonzero(np.diff(chosen) * frontend.hop_s > _SPAN_GAP_S)
+    breaks = np.flatnonzero(np.diff(moments[chosen]) * frontend.hop_s > _SPAN_GAP_S)
     spans = []
     for run in np.split(chosen, breaks + 1):
-        start_s, end_s = run[0] * frontend.hop_s, run[-1] * frontend.hop_s + frontend.window_s
+        start_s, end_s = moments[run[[0, -1]]] * frontend.hop_s + (0.0, frontend.window_s)
         share = rows[run[0] : run[-1] + 1].sum() / total
         spans.append(Span(round(float(start_s), 3), round(float(end_s), 3), float(share)))
     return tuple(spans)

@@ -45,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=FORMS,
         help="how weights are stored: half precision where nothing is lost, all in half precision, or INT8 (lossless)",
     )
+    parser.add_argument(
+        "--pause-db",
+        type=float,
+        metavar="DB",
+        help="of speech: leave out rows so far under the loudest one of an utterance, for example 30; none",
+    )
     parser.add_argument("--name", help="the encoder's name; the folder's")
     parser.add_argument("--licence", help="attribution and terms of the weights")
 
@@ -54,7 +60,17 @@ def run(args: argparse.Namespace) -> int:
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     frontend, difference = export_encoder(
-        EncoderOptions(args.model, args.out, args.layer, args.length, args.weights, args.name, args.licence, args.pool)
+        EncoderOptions(
+            args.model,
+            args.out,
+            args.layer,
+            args.length,
+            args.weights,
+            args.name,
+            args.licence,
+            args.pool,
+            args.pause_db,
+        )
     )
     options = frontend.options()
     print(

@@ -45,6 +45,8 @@ class WaveAugmentation:
     """How copies of a recording differ from it.
 
     Attributes:
+        cut_share: Share of the copies that are a short stretch of the recording; drawn for each of them.
+        cut_s: Shortest and longest stretch, seconds.
         noise_share: Share of the conditions with noise.
         noise_snr_db: Lowest and highest signal-to-noise ratio.
         babble_share: Share with other voices.
@@ -62,6 +64,8 @@ class WaveAugmentation:
         speeds: Lowest and highest speed; pitch and pace carry emotion, so they stay close to 1.
     """
 
+    cut_share: float = 0.3
+    cut_s: tuple[float, float] = (0.7, 1.6)
     noise_share: float = 0.5
     noise_snr_db: tuple[float, float] = (5.0, 25.0)
     babble_share: float = 0.25
@@ -79,13 +83,15 @@ class WaveAugmentation:
     speeds: tuple[float, float] = (0.95, 1.05)
 
     def __post_init__(self) -> None:
-        for name in (*(f"{one}_share" for one in _SHARES), "clipping"):
+        for name in (*(f"{one}_share" for one in ("cut", *_SHARES)), "clipping"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise InputError(f"recipe: wave: got {name} {getattr(self, name)}, expected 0 to 1")
-        for name in ("noise_snr_db", "babble_snr_db", "voices", "gain_db", "speeds"):
+        for name in ("cut_s", "noise_snr_db", "babble_snr_db", "voices", "gain_db", "speeds"):
             low, high = getattr(self, name)
             if not low <= high:
                 raise InputError(f"recipe: wave: got {name} {low} to {high}, expected the lower one first")
+        if self.cut_s[0] <= 0.0:
+            raise InputError(f"recipe: wave: got cut_s {self.cut_s}, expected more than 0 s")
         if self.voices[0] < 1 or not 0.9 <= self.speeds[0] <= self.speeds[1] <= 1.1:
             raise InputError(
                 f"recipe: wave: got voices {self.voices}, speeds {self.speeds}, expected 1 or more, 0.9 to 1.1"
@@ -112,13 +118,19 @@ class WaveAugmentation:
     def vary(
         self, condition: AcousticCondition, rng: np.random.Generator, bank: NoiseBank, own: str = ""
     ) -> AcousticCondition:
-        """Draw anew what differs between recordings of one device: where its noise begins, and who else talks."""
+        """Draw anew what differs between recordings of one device: how short, where in the noise, who else talks."""
         babble: tuple[str, ...] = ()
         if condition.babble:
             count = int(rng.integers(int(self.voices[0]), int(self.voices[1]) + 1))
             chosen = rng.choice(len(bank.voices), min(count, len(bank.voices)), replace=False)
             babble = tuple(bank.voices[place] for place in chosen if bank.voices[place] != own)
-        return dataclasses.replace(condition, noise_offset=float(rng.random()), babble=babble)
+        return dataclasses.replace(
+            condition,
+            noise_offset=float(rng.random()),
+            babble=babble,
+            cut_s=float(rng.uniform(*self.cut_s)) if rng.random() < self.cut_share else 0.0,
+            cut_place=float(rng.random()),
+        )
 
 
 def copies(

@@ -70,7 +70,8 @@ def measure_audio(trained: TrainedModel, utterances: Sequence[Utterance], seed: 
     if not isinstance(frontend, AudioFrontend) or "audio" not in trained.model.importances:
         raise InputError("faithfulness: the model has no importance of audio")
 
-    def variants(utterance: Utterance, importance: NDArray[Any], valid: int) -> dict[str, dict[str, Features]]:
+    def variants(utterance: Utterance, importance: NDArray[Any], whole: Features) -> dict[str, dict[str, Features]]:
+        valid = whole.valid
         rng = np.random.default_rng((seed, valid))
         samples = load_utterance(utterance)
         count = max(1, round(SHARE * valid))
@@ -83,7 +84,10 @@ def measure_audio(trained: TrainedModel, utterances: Sequence[Utterance], seed: 
             "scattered": scattered,
             "moved": np.roll(important, int(rng.integers(1, max(2, valid)))),
         }
-        return {name: {"audio": frontend(silence(samples, mask, frontend.hop_s))} for name, mask in masks.items()}
+        return {
+            name: {"audio": frontend(silence(samples, whole.moments[mask], frontend.hop_s))}
+            for name, mask in masks.items()
+        }
 
     once = list({audio_key(u): u for u in utterances}.values())
     return list(_falls(trained, once, "audio", variants))
@@ -102,10 +106,10 @@ def measure_text(trained: TrainedModel, utterances: Sequence[Utterance], seed: i
     if not isinstance(frontend, TextFrontend) or "text" not in trained.model.importances:
         raise InputError("faithfulness: the model has no importance of text")
 
-    def variants(utterance: Utterance, importance: NDArray[Any], valid: int) -> dict[str, dict[str, Features]]:
+    def variants(utterance: Utterance, importance: NDArray[Any], whole: Features) -> dict[str, dict[str, Features]]:
         transcript = utterance.transcript or ""
         words = explain_words(transcript, frontend.tokens(transcript), importance)
-        rng = np.random.default_rng((seed, len(words), valid))
+        rng = np.random.default_rng((seed, len(words), whole.valid))
         count = max(1, round(SHARE * len(words)))
         left_out = {
             "important": np.argsort([word.importance for word in words], kind="stable")[-count:],
@@ -143,11 +147,11 @@ def summarize(modality: str, falls: Sequence[tuple[str, Fall]]) -> Faithfulness:
     return Faithfulness(modality, len(falls), len(groups), means, advantage, interval)
 
 
-def silence(samples: Samples, mask: NDArray[np.bool_], hop_s: float) -> Samples:
-    """Return samples with the frames of a `(rows,)` mask set to 0; frame `i` starts at `i * hop_s`."""
+def silence(samples: Samples, moments: NDArray[np.intp], hop_s: float) -> Samples:
+    """Return samples with the frames at some moments set to 0; frame `i` starts at `i * hop_s`."""
     hop = round(hop_s * SAMPLE_RATE)
     quiet = samples.copy()
-    for row in np.flatnonzero(mask):
+    for row in moments:
         quiet[row * hop : (row + 1) * hop] = 0.0
     return quiet
 
@@ -172,7 +176,7 @@ def of_run(run: Path) -> list[Faithfulness]:
     return [summarize(modality, found) for modality, found in falls.items()]
 
 
-Variants = Callable[[Utterance, NDArray[Any], int], dict[str, dict[str, Features]]]
+Variants = Callable[[Utterance, NDArray[Any], Features], dict[str, dict[str, Features]]]
 
 
 def _falls(
@@ -185,7 +189,7 @@ def _falls(
         whole = [_features(trained, u, heard) for u in batch]
         probabilities, importances = _predict(trained, whole, modality)
         predicted = probabilities.argmax(axis=1)
-        changed = [variants(u, importances[i], whole[i][modality].valid) for i, u in enumerate(batch)]
+        changed = [variants(u, importances[i], whole[i][modality]) for i, u in enumerate(batch)]
         falls: list[Fall] = [{} for _ in batch]
         for name in changed[0]:
             after, _ = _predict(trained, [{**w, **c[name]} for w, c in zip(whole, changed, strict=True)], modality)

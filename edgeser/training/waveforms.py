@@ -34,6 +34,8 @@ class AcousticCondition:
     """What is done to a recording, in this order. Equal conditions give equal samples.
 
     Attributes:
+        cut_s: Seconds of it that are left, from where much of its energy is; 0 for all.
+        cut_place: Which of the stretches that hold at least half the energy that any can, as a share of them.
         speed: Playing speed, pitch and all; 1 for as it is.
         room: File of an impulse response; empty for none.
         noise: File of a noise, repeated where it is too short; empty for none.
@@ -48,6 +50,8 @@ class AcousticCondition:
         level_db: Peak level that the whole is brought to, dBFS; `None` for as it is.
     """
 
+    cut_s: float = 0.0
+    cut_place: float = 0.0
     speed: float = 1.0
     room: str = ""
     noise: str = ""
@@ -64,8 +68,11 @@ class AcousticCondition:
     def __post_init__(self) -> None:
         if not 0.5 <= self.speed <= 2.0:
             raise InputError(f"condition: got speed {self.speed}, expected 0.5 to 2")
-        if not 0.0 <= self.clipping < 1.0 or not 0.0 <= self.noise_offset <= 1.0:
-            raise InputError(f"condition: got clipping {self.clipping}, offset {self.noise_offset}, expected shares")
+        shares = (self.noise_offset, self.cut_place)
+        if not 0.0 <= self.clipping < 1.0 or not all(0.0 <= share <= 1.0 for share in shares):
+            raise InputError(f"condition: got clipping {self.clipping}, offset and place {shares}, expected shares")
+        if not 0.0 <= self.cut_s < np.inf:
+            raise InputError(f"condition: got cut_s {self.cut_s}, expected seconds")
         numbers = (self.noise_snr_db, self.babble_snr_db, self.tilt_db, self.gain_db, self.level_db or 0.0)
         if not np.isfinite(numbers).all():
             raise InputError(f"condition: got {numbers} dB, expected finite numbers")
@@ -89,11 +96,12 @@ def apply(samples: Samples, condition: AcousticCondition) -> Samples:
         condition: What is done.
 
     Returns:
-        `(samples / speed,)` float32, finite, within -1 and 1.
+        `(samples / speed,)` float32, or those of what was cut out, finite, within -1 and 1.
 
     Raises:
         InputError: A file of the condition is not usable.
     """
+    samples = cut(samples, condition.cut_s, condition.cut_place)
     played = play(samples, condition.speed).astype(np.float64)
     if condition.room:
         played = reverberate(played, _sound(condition.room))
@@ -116,6 +124,18 @@ def apply(samples: Samples, condition: AcousticCondition) -> Samples:
     if condition.level_db is not None and peak > 0.0:
         played = played * (_ratio(condition.level_db) / peak)
     return played.astype(np.float32)
+
+
+def cut(samples: Samples, seconds: float, place: float) -> Samples:
+    """Return a stretch of so many seconds: of those with at least half the energy that any has, the one at `place`."""
+    size = round(seconds * SAMPLE_RATE)
+    if not 0 < size < samples.size:
+        return samples
+    energy = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
+    held = energy[size:] - energy[:-size]
+    starts = np.flatnonzero(held >= held.max() / 2)
+    start = starts[round(place * (starts.size - 1))]
+    return samples[start : start + size]
 
 
 def play(samples: Samples, speed: float) -> Samples:

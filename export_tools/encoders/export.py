@@ -31,7 +31,7 @@ from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import InputError, MissingDependencyError, ParityError
 from edgeser.runtime.files import check_folder
 from edgeser.runtime.frontends import Frontend, SpeechEncoder, TextEncoder, write_frontend
-from edgeser.runtime.frontends.onnx_encoder import GRAPH, POOLS, TOKENIZER
+from edgeser.runtime.frontends.onnx_encoder import GRAPH, LARGEST_PAUSE_DB, POOLS, TOKENIZER
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +95,7 @@ class EncoderOptions:
         name: The encoder's name; `None` for the folder's.
         licence: Attribution and terms of the weights; `None` for what is known of a packaged encoder.
         pool: One row for the whole line, of text alone: `start` or `mean`, see `BertEncoder`.
+        pause_db: Of speech: rows so far under the loudest one of an utterance are left out; see `rows_of_speech`.
     """
 
     source: str
@@ -105,10 +106,13 @@ class EncoderOptions:
     name: str | None = None
     licence: str | None = None
     pool: str | None = None
+    pause_db: float | None = None
 
     def __post_init__(self) -> None:
         if self.pool is not None and self.pool not in POOLS:
             raise InputError(f"--pool: got {self.pool!r}, expected {' or '.join(POOLS)}")
+        if self.pause_db is not None and not 0.0 < self.pause_db <= LARGEST_PAUSE_DB:
+            raise InputError(f"--pause-db: got {self.pause_db:g}, expected above 0 to {LARGEST_PAUSE_DB:g}")
 
 
 def export_encoder(options: EncoderOptions) -> tuple[Frontend, float]:
@@ -136,6 +140,8 @@ def _export(options: EncoderOptions, source: Path) -> tuple[Frontend, float]:
         raise InputError(
             f"--pool: got {options.pool} for {source}, which hears speech: only lines of text have one row"
         )
+    if options.pause_db is not None and kind != "speech":
+        raise InputError(f"--pause-db: got {options.pause_db:g} for {source}, which reads text: only speech has pauses")
     encoder = loader(source, length)
     if isinstance(encoder, BertEncoder):
         encoder.pool = options.pool
@@ -149,6 +155,7 @@ def _export(options: EncoderOptions, source: Path) -> tuple[Frontend, float]:
         "weights": options.weights,
         "licence": licence,
         **encoder.describe(),
+        **({} if options.pause_db is None else {"pause_db": float(options.pause_db)}),
     }
     inputs = example_inputs(encoder, length, description)
     with torch.inference_mode():

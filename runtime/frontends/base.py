@@ -30,11 +30,18 @@ class Features:
         valid: How many leading rows come from the input, 0 to `length`.
         total: How many rows the input had before it was cropped to `length`; where a row stands for a whole line, the
             tokens that were too many for it count too.
+        places: `(valid,)`, which row of the input each is, where pauses were left out; `None` for one after another.
     """
 
     values: Rows
     valid: int
     total: int
+    places: NDArray[np.intp] | None = None
+
+    @property
+    def moments(self) -> NDArray[np.intp]:
+        """`(valid,)`, which row of the input each valid row is."""
+        return np.arange(self.valid) if self.places is None else self.places
 
     def mean(self) -> NDArray[np.float64] | None:
         """Return the mean over the valid rows, `(dim,)`; `None` where there are none."""
@@ -44,7 +51,7 @@ class Features:
         """Return the same with `(dim,)` taken out of every valid row; padding stays zero."""
         values = self.values.copy()
         values[: self.valid] -= shift
-        return Features(values, self.valid, self.total)
+        return Features(values, self.valid, self.total, self.places)
 
 
 def fit_length(rows: Rows, length: int) -> Features:
@@ -107,6 +114,10 @@ class AudioFrontend(Frontend):
             InputError: Shorter than one window.
         """
 
+    def places(self, samples: Samples) -> NDArray[np.intp] | None:
+        """Return which rows of `(samples,)` those are that `extract` gives, where it leaves pauses out."""
+        return None
+
     @abstractmethod
     def with_statistics(self, statistics: Statistics) -> AudioFrontend:
         """Return the same frontend with other statistics."""
@@ -126,9 +137,10 @@ class AudioFrontend(Frontend):
 
     def __call__(self, samples: Samples) -> Features:
         """Return the fixed-length features of `(samples,)` float32 mono at 16 kHz."""
-        features = fit_length(self.rows(samples[: self.samples_for(self.length)]), self.length)
+        heard = samples[: self.samples_for(self.length)]
+        features = fit_length(self.rows(heard), self.length)
         total = 1 + (samples.shape[0] - self.samples_for(1)) // round(self.hop_s * SAMPLE_RATE)
-        return Features(features.values, features.valid, total)
+        return Features(features.values, features.valid, total, self.places(heard))
 
     def samples_for(self, rows: int) -> int:
         """Samples at 16 kHz that give at least `rows` rows, so that no more is computed than is used."""

@@ -23,6 +23,7 @@ from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.engines import Engine, open_engine
 from edgeser.runtime.errors import BundleError, InputError
 from edgeser.runtime.frontends.base import AudioFrontend, Frontend, OpenGraph, ReadFile, TextFrontend, Token, option
+from edgeser.runtime.frontends.pauses import rows_of_speech
 from edgeser.runtime.frontends.statistics import STATISTICS, Rows, Statistics
 from edgeser.runtime.onnx_wire import embedding_rows
 
@@ -31,6 +32,7 @@ GRAPH = "encoder.onnx"
 TOKENIZER = "tokenizer.json"
 NORMALISATIONS = ("none", "zero-mean-unit-variance")
 POOLS = ("start", "mean")
+LARGEST_PAUSE_DB = 120.0
 _MOST_IDS = 1 << 31
 _LONGEST_S = 60.0  # that one row may stand for
 _PANIC = "PanicException"
@@ -78,7 +80,8 @@ class SpeechEncoder(AudioFrontend):
         length: Rows the model gets.
         description: What the manifest keeps: `name` and `architecture` of the encoder, `layer` that was exported,
             `hop_s` and `window_s` of a row in seconds, `normalisation` of the samples (one of `NORMALISATIONS`),
-            and whatever else its exporter wrote.
+            `pause_db` where rows so far under the loudest one are left out (see `rows_of_speech`), and whatever else
+            its exporter wrote.
         read: Gives the graph.
         open_graph: Opens it.
         statistics: Of the rows over a training corpus; `None` leaves them as they are.
@@ -102,7 +105,10 @@ class SpeechEncoder(AudioFrontend):
         self.hop_s = option(description, "hop_s", float)
         self.window_s = option(description, "window_s", float)
         self._normalisation = option(description, "normalisation", str)
+        self._pause_db = option(description, "pause_db", float) if "pause_db" in description else None
         usable = all(1 / SAMPLE_RATE <= seconds <= _LONGEST_S for seconds in (self.hop_s, self.window_s))
+        if self._pause_db is not None and not 0.0 < self._pause_db <= LARGEST_PAUSE_DB:
+            raise BundleError(f"{KIND}: pause_db {self._pause_db}, expected above 0 to {LARGEST_PAUSE_DB:g}")
         if self._normalisation not in NORMALISATIONS or not usable:
             raise BundleError(
                 f"{KIND}: normalisation {self._normalisation!r}, hop {self.hop_s}, window {self.window_s}"
@@ -131,7 +137,15 @@ class SpeechEncoder(AudioFrontend):
         padded = np.zeros(self._encoder.size, dtype=np.float32)
         padded[: heard.shape[0]] = heard
         valid = 1 + (heard.shape[0] - self.samples_for(1)) // round(self.hop_s * SAMPLE_RATE)
-        return self._encoder.run("samples", padded, heard.shape[0])[:valid]
+        rows = self._encoder.run("samples", padded, heard.shape[0])[:valid]
+        places = self.places(samples)
+        return rows if places is None else rows[places]
+
+    def places(self, samples: Samples) -> NDArray[np.intp] | None:
+        if self._pause_db is None:
+            return None
+        heard = samples[: self._encoder.size]
+        return rows_of_speech(heard, round(self.hop_s * SAMPLE_RATE), self.samples_for(1), self._pause_db)
 
     def with_statistics(self, statistics: Statistics) -> SpeechEncoder:
         return SpeechEncoder(self.length, self._description, self._encoder.read, lambda _: self.engine, statistics)

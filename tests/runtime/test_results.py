@@ -42,7 +42,7 @@ def test_timings_add_up() -> None:
 
 class TestSpans:
     def test_two_moments(self, frontend: LogMel) -> None:
-        early, late = explain_audio(importance(*range(10, 20), *range(60, 70)), LENGTH, frontend)
+        early, late = explain_audio(importance(*range(10, 20), *range(60, 70)), np.arange(LENGTH), frontend)
         assert (early.start_s, early.end_s) == (0.1, 0.215)  # rows 10 to 19 of 10 ms, the last sees 25 ms
         assert (late.start_s, late.end_s) == (0.6, 0.715)
         assert early.importance == pytest.approx(100 / 280)
@@ -51,30 +51,39 @@ class TestSpans:
     def test_moments_closer_than_a_tenth_of_a_second_are_one(self, frontend: LogMel, gap: float, count: int) -> None:
         second = 20 + round(gap * 100)
         rows = importance(*range(11, 21), *range(second, second + 10))
-        assert len(explain_audio(rows, LENGTH, frontend)) == count
+        assert len(explain_audio(rows, np.arange(LENGTH), frontend)) == count
 
     def test_a_fifth_of_the_valid_rows(self, frontend: LogMel) -> None:
         rows = np.arange(LENGTH, 0, -1, dtype=np.float32)
-        (span,) = explain_audio(rows, 50, frontend)
+        (span,) = explain_audio(rows, np.arange(50), frontend)
         assert (span.start_s, span.end_s) == (0.0, 0.115)
+
+    def test_pauses_between_rows_are_no_moments(self, frontend: LogMel) -> None:
+        heard = np.concatenate([np.arange(10), np.arange(200, 210)])  # 1.9 s of pause left out between the two
+        rows = np.zeros(LENGTH, np.float32)
+        rows[8:12] = 1.0
+        before, after = explain_audio(rows, heard, frontend)
+        assert (before.start_s, before.end_s) == (0.08, 0.115)
+        assert (after.start_s, after.end_s) == (2.0, 2.035)
+        assert before.importance == after.importance == 0.5
 
     def test_padding_is_never_a_moment(self, frontend: LogMel) -> None:
         rows = importance(5, valid=30)
         rows[30:] = 1000
-        assert max(span.end_s for span in explain_audio(rows, 30, frontend)) <= 0.315
+        assert max(span.end_s for span in explain_audio(rows, np.arange(30), frontend)) <= 0.315
 
     @pytest.mark.parametrize("valid", [0, 1, LENGTH])
     def test_no_importance_no_moments(self, frontend: LogMel, valid: int) -> None:
-        assert explain_audio(np.zeros(LENGTH, np.float32), valid, frontend) == ()
+        assert explain_audio(np.zeros(LENGTH, np.float32), np.arange(valid), frontend) == ()
 
     def test_even_importance_is_one_moment(self, frontend: LogMel) -> None:
-        (span,) = explain_audio(importance(), LENGTH, frontend)
+        (span,) = explain_audio(importance(), np.arange(LENGTH), frontend)
         assert (span.start_s, span.end_s, span.importance) == (0.0, 1.015, 1.0)
 
     @settings(max_examples=80, deadline=None)
     @given(WEIGHTS, st.integers(0, LENGTH))
     def test_any_importance(self, frontend: LogMel, rows: NDArray[np.float32], valid: int) -> None:
-        spans = explain_audio(rows, valid, frontend)
+        spans = explain_audio(rows, np.arange(valid), frontend)
         assert bool(spans) == bool(rows[:valid].sum() > 0)
         assert all(0 <= span.start_s < span.end_s <= valid / 100 + 0.015 + 1e-9 for span in spans)
         assert all(b.start_s - a.end_s > 0.0749 for a, b in itertools.pairwise(spans))

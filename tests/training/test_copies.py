@@ -140,6 +140,9 @@ def test_bad_manifests_of_noises_are_refused(tmp_path: Path, text: str, message:
     [
         ({"copies": -1}, "-1 copies"),
         ({"wave": {"noise_share": 2.0}}, "noise_share 2.0"),
+        ({"wave": {"cut_share": -1.0}}, "cut_share -1.0"),
+        ({"wave": {"cut_s": [0.0, 1.0]}}, "expected more than 0 s"),
+        ({"wave": {"cut_s": [2.0, 1.0]}}, "the lower one first"),
         ({"wave": {"gain_db": [3.0, -3.0]}}, "lower one first"),
         ({"wave": {"speeds": [0.5, 1.0]}}, "speeds"),
     ],

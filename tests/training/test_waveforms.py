@@ -108,6 +108,8 @@ def test_a_room_smears_and_keeps_length_and_power(speech: Samples, sounds: dict[
 
 _CONDITIONS = st.builds(
     AcousticCondition,
+    cut_s=st.sampled_from([0.0, 0.01, 0.3]),
+    cut_place=st.floats(0.0, 1.0),
     speed=st.floats(0.95, 1.05),
     noise_offset=st.floats(0.0, 1.0),
     noise_snr_db=st.floats(-20.0, 40.0),
@@ -138,7 +140,8 @@ def test_anything_stays_finite_within_full_scale_and_repeatable(
     assert heard.dtype == np.float32
     assert np.isfinite(heard).all()
     assert np.abs(heard).max(initial=0.0) <= 1.0 + 1e-6
-    assert heard.size == pytest.approx(size / condition.speed, abs=2)
+    left = min(size, round(condition.cut_s * 16_000) or size)
+    assert heard.size == pytest.approx(left / condition.speed, abs=2)
     np.testing.assert_array_equal(heard, apply(samples, condition))
     if silent:
         assert not heard.any()
@@ -152,6 +155,18 @@ def test_ten_minutes_are_done_in_time(speech: Samples, sounds: dict[str, str]) -
     assert apply(long, condition).size == long.size
 
 
+def test_a_stretch_is_from_where_the_voice_is(speech: Samples) -> None:
+    pause = np.zeros(32_000, np.float32)
+    samples = np.concatenate([pause, speech[16_000:32_000], pause])
+    for place in (0.0, 0.5, 1.0):
+        short = apply(samples, AcousticCondition(cut_s=0.7, cut_place=place))
+        assert short.size == 11_200
+        assert np.square(short, dtype=np.float64).sum() >= 0.25 * np.square(samples, dtype=np.float64).sum()
+    first, last = (apply(samples, AcousticCondition(cut_s=0.7, cut_place=place)) for place in (0.0, 1.0))
+    assert not np.array_equal(first, last)
+    np.testing.assert_array_equal(apply(samples, AcousticCondition(cut_s=60.0)), samples)
+
+
 def test_nothing_done_changes_nothing(speech: Samples) -> None:
     np.testing.assert_array_equal(apply(speech, AcousticCondition()), speech)
 
@@ -161,7 +176,10 @@ def test_nothing_done_changes_nothing(speech: Samples) -> None:
     [
         ({"speed": 0.0}, "speed 0.0"),
         ({"clipping": 1.0}, "clipping 1.0"),
-        ({"noise_offset": 1.5}, "offset 1.5"),
+        ({"noise_offset": 1.5}, r"expected shares"),
+        ({"cut_place": -0.1}, r"expected shares"),
+        ({"cut_s": -1.0}, r"cut_s -1.0, expected seconds"),
+        ({"cut_s": float("inf")}, r"cut_s inf"),
         ({"noise_snr_db": float("nan")}, "finite"),
         ({"level_db": 3.0}, "at most 0"),
     ],

@@ -128,6 +128,23 @@ def test_rows_that_are_not_finite(failing_graph: bytes) -> None:
         frontend.rows(np.zeros(24, np.float32))
 
 
+def test_pauses_give_no_rows(speech_graph: Build) -> None:
+    files = {"encoder.onnx": speech_graph(), "statistics.safetensors": Statistics.none(4).to_bytes()}
+    spec = {"kind": "onnx-encoder", "input": "speech", **SPEECH, "pause_db": 20.0}
+    frontend = restore_frontend(6, spec, files.__getitem__)
+    assert isinstance(frontend, SpeechEncoder)
+    samples = np.repeat(np.array([0.5, 0.04, 0.06, 0.0, 0.5, 0.1, 0.9], np.float32), 4)
+    features = frontend(samples)
+    assert (features.valid, features.total) == (4, 7)
+    np.testing.assert_array_equal(features.moments, [0, 2, 4, 5])  # 0.05 is 20 dB under 0.5
+    np.testing.assert_array_equal(features.values[:4, 0], samples[[0, 8, 16, 20]])
+    assert not features.values[4:].any()
+    np.testing.assert_array_equal(features.without(features.values[0]).moments, features.moments)
+    np.testing.assert_array_equal(frontend.extract(samples), features.values[:4])
+    assert frontend.options() == {**SPEECH, "pause_db": 20.0, "input": "speech"}
+    assert frontend(np.zeros(8, np.float32)).valid == 2
+
+
 def test_speech_is_restored_as_it_was(speech_graph: Build, speech: Samples) -> None:
     statistics = Statistics(np.full(4, 0.1, np.float32), np.full(4, 3, np.float32))
     description = SPEECH | {"licence": "MIT", "weights": "lossless"}
@@ -270,6 +287,9 @@ def test_tokens_of_another_vocabulary(text: TextEncoder) -> None:
         ({"window_s": 0.0}, "window 0.0"),
         ({"window_s": 1e308}, r"window 1e\+308"),
         ({"hop_s": 1e300}, r"hop 1e\+300"),
+        ({"pause_db": 30}, "frontend option 'pause_db': got 30, expected float"),
+        ({"pause_db": 0.0}, "pause_db 0.0, expected above 0 to 120"),
+        ({"pause_db": float("nan")}, "pause_db nan"),
         ({"hop_s": 8 / 16_000}, r"expected samples \(N, 44\) for 6 rows"),
         ({"window_s": 5 / 16_000}, r"expected samples \(N, 25\) for 6 rows"),
         ({"input": None}, "got input None, expected speech or text"),
