@@ -84,7 +84,7 @@ def adapt(bundle: Bundle, clips: Clips, tick: Callable[[], object] = lambda: Non
         clips: The user's.
         tick: Called at most six times.
     """
-    span, everyone = Span.of(clips.means), np.arange(clips.classes.size)
+    span, everyone = Span.of(clips), np.arange(clips.classes.size)
     blind = held_out_logits(clips, span, tick)
     strength = choose(clips, span, everyone)
     correction = correct(clips, span, everyone, strength)

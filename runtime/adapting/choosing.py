@@ -13,9 +13,11 @@ from edgeser.runtime.adapting.clips import Clips, balance
 from edgeser.runtime.adapting.regression import Array, Problem, fit, log_softmax
 
 SCALES = (1.0, 0.5, 0.25)
-STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0)
+STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 _BIAS_L2 = 1.0  # as if of one clip: it holds back what a handful of clips say of the prior, and no more
 _FOLDS = 5
+_DECADES = 0.7  # deviation of log10(l2) from 0 before the clips have a say: a few cannot tell strengths apart
+_FLOOR = 0.2  # of the spread within clips, the same in all directions: so many are not to be had from a few clips
 _NEGLIGIBLE = 1e-9  # of the largest squared singular value
 
 
@@ -37,11 +39,14 @@ GRID = tuple(Strength(scale, l2) for scale, l2 in product(SCALES, STRENGTHS))
 
 @dataclass(frozen=True)
 class Span:
-    """The clips' means in the space that they span, where weights of least squares lie.
+    """The clips' means in the space that they span, where weights of least cost lie.
+
+    A direction costs the more the more the rows spread along it within a clip (within-class covariance normalisation,
+    Hatch et al. 2006, with clips for classes): a mean is uncertain there, for it depends on what was said.
 
     Attributes:
         center: `(dim,)`, the mean of the means.
-        basis: `(dim, r)`, orthonormal.
+        basis: `(dim, r)`, what makes rows of centered means.
         rows: `(n, r)`, the means less their mean, by the basis.
         size: Mean of their squared lengths, above 0.
     """
@@ -52,15 +57,16 @@ class Span:
     size: float
 
     @classmethod
-    def of(cls, means: Array) -> Span:
-        """Find the span of `(n, dim)` means; n is hundreds, dim thousands, so by the small Gram matrix."""
-        center = means.mean(axis=0)
-        centered = means - center
-        squares, vectors = np.linalg.eigh(centered @ centered.T)
+    def of(cls, clips: Clips) -> Span:
+        """Find the span of clips' means; they are hundreds, their columns thousands: by the small Gram matrix."""
+        center = clips.means.mean(axis=0)
+        centered = clips.means - center
+        solved = np.linalg.solve(_spread(clips.deviations), centered.T)
+        squares, vectors = np.linalg.eigh(centered @ solved)
         kept = squares > max(_NEGLIGIBLE * squares[-1], np.finfo(np.float64).tiny)
-        lengths = np.sqrt(squares[kept])
-        basis = centered.T @ (vectors[:, kept] / lengths)
-        return cls(center, basis, vectors[:, kept] * lengths, max(float(np.square(centered).sum(axis=1).mean()), 1e-12))
+        rows = vectors[:, kept] * np.sqrt(squares[kept])
+        basis = solved @ (vectors[:, kept] / np.sqrt(squares[kept]))
+        return cls(center, basis, rows, max(float(np.square(rows).sum(axis=1).mean()), 1e-12))
 
 
 @dataclass(frozen=True)
@@ -95,11 +101,12 @@ def correct(clips: Clips, span: Span, chosen: NDArray[np.intp], strength: Streng
 
 
 def choose(clips: Clips, span: Span, chosen: NDArray[np.intp]) -> Strength:
-    """Return the strength whose corrections fit those of the chosen clips best that they were not fitted to."""
+    """Return the likeliest strength, given how its corrections fit those of the chosen clips that they did not know."""
 
     def loss(strength: Strength) -> float:
         held_out = _cross_validated(clips, chosen, lambda known: correct(clips, span, known, strength), span)
-        return _loss(held_out, clips.classes[chosen], len(clips.labels))
+        prior = 0.5 * (np.log10(strength.l2) / _DECADES) ** 2
+        return _loss(held_out, clips.classes[chosen], len(clips.labels)) + prior / chosen.size
 
     return min(GRID, key=loss)
 
@@ -147,6 +154,17 @@ def _cross_validated(
         unseen = chosen[held_out]
         logits[held_out] = fitted(chosen[known]).logits(span.rows[unseen], clips.logits[unseen])
     return logits
+
+
+def _spread(deviations: Array) -> Array:
+    """Return the covariance `(dim, dim)` of `(m, dim)` deviations, made well conditioned; its mean variance is 1."""
+    dim = deviations.shape[1]
+    same = np.eye(dim)
+    total = float(np.square(deviations).sum())
+    if total < np.finfo(np.float64).tiny:
+        return same
+    spread: Array = (1.0 - _FLOOR) * dim / total * (deviations.T @ deviations) + _FLOOR * same
+    return spread
 
 
 def _loss(logits: Array, classes: NDArray[np.intp], count: int) -> float:

@@ -26,6 +26,7 @@ class Clips:
         means: `(n, dim)`, the mean over the valid rows of each.
         logits: `(n, labels)`, the graph's.
         cold: `(n, labels)`, the graph's where nothing is taken out of rows: the bundle as it shipped.
+        deviations: `(m, dim)`, how rows differ from the mean of their own clip, of all clips.
         heard: What was taken out of rows; `None` where nothing was.
     """
 
@@ -35,6 +36,7 @@ class Clips:
     means: Array
     logits: Array
     cold: Array
+    deviations: Array
     heard: RunningMean | None = None
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgeser.runtime.adapting.clips import Clips
 from edgeser.runtime.errors import InputError
+from edgeser.runtime.frontends import Features
 from edgeser.runtime.frontends.statistics import Rows
 from edgeser.runtime.pipeline import Evidence, Heard, Pipeline, mean_rows, stack
 from edgeser.runtime.recognizer import Runtime
@@ -21,6 +22,7 @@ from edgeser.runtime.scoring import Recording
 from edgeser.runtime.speech import SpeechMeter
 
 _BATCH = 8
+_PIECE = 5  # rows; their means tell as much of what changes within a voice as they do, in a fifth of the room
 
 Item = TypeVar("Item")
 
@@ -35,6 +37,7 @@ class Observed:
         mean: `(dim,)`, over the valid rows of the voice, as the graph got them.
         logits: `(classes,)`, the graph's.
         cold: The same, where nothing was taken out of the rows.
+        deviations: `(pieces, dim)`, see `deviations_of`.
     """
 
     recording: Recording
@@ -42,6 +45,7 @@ class Observed:
     mean: NDArray[np.float64]
     logits: NDArray[np.float64]
     cold: NDArray[np.float64]
+    deviations: Rows
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Observer:
         for batch in _batches(recordings):
             heard = []
             for recording in batch:
-                found = self._heard(recording)
+                found = self.hear(recording)
                 if isinstance(found, str):
                     unusable[recording.id] = found
                 else:
@@ -90,7 +94,7 @@ class Observer:
                 self._tick()
             logits = self._logits([one for *_, one in heard])
             observed += [
-                Observed(recording, sha256, mean_rows(one), row, row)
+                Observed(recording, sha256, mean_rows(one), row, row, deviations_of(one.features["audio"]))
                 for (recording, sha256, one), row in zip(heard, logits, strict=True)
             ]
         return Observations(observed, unusable)
@@ -106,21 +110,43 @@ class Observer:
         own = RunningMean(normalization.encoder, np.zeros(self._runtime.bundle.manifest.inputs["audio"].dim))
         for one in cold.observed:
             own.add(one.mean)
-        shift = normalization.shift(own)
+        return Observations(self.shifted(cold.observed, normalization.shift(own)), cold.unusable, own)
+
+    def shifted(self, cold: Sequence[Observed], shift: Rows) -> list[Observed]:
+        """Hear the same recordings again, with a shift `(dim,)` taken out of their rows.
+
+        Raises:
+            InputError: A recording is not what it was.
+        """
         observed = []
-        for batch in _batches(cold.observed):
+        for batch in _batches(cold):
             heard = []
             for one in batch:
-                found = self._heard(one.recording, shift)
+                found = self.hear(one.recording)
                 if isinstance(found, str):
                     raise InputError(f"{one.recording.id}: {found}: it changed while it was used")
-                heard.append(found[1])
+                again = found[1]
+                audio = again.features["audio"].without(shift)
+                heard.append(replace(again, features={**again.features, "audio": audio}))
                 self._tick()
             observed += [
                 replace(one, mean=mean_rows(again), logits=row)
                 for one, again, row in zip(batch, heard, self._logits(heard), strict=True)
             ]
-        return Observations(observed, cold.unusable, own)
+        return observed
+
+    def hear(self, recording: Recording) -> tuple[str, Heard] | str:
+        """Return the hash of a recording's samples, and its features; or why it cannot be used."""
+        try:
+            samples = recording.load()
+            self._pipeline.check(samples)
+        except InputError as error:
+            return str(error)
+        share = self._meter.share(self._pipeline.analyzed(samples))
+        if not share:
+            return f"no speech was found ({recording.path})"
+        evidence = Evidence(recording.transcript or "", speech_share=share)
+        return hashlib.sha256(samples.tobytes()).hexdigest(), self._pipeline.features(samples, evidence)
 
     def close(self) -> None:
         """Free the voice detector; the Runtime stays."""
@@ -132,19 +158,6 @@ class Observer:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _heard(self, recording: Recording, shift: Rows | None = None) -> tuple[str, Heard] | str:
-        """Return the hash of a recording's samples, and its features; or why it cannot be used."""
-        try:
-            samples = recording.load()
-            self._pipeline.check(samples)
-        except InputError as error:
-            return str(error)
-        share = self._meter.share(self._pipeline.analyzed(samples))
-        if not share:
-            return f"no speech was found ({recording.path})"
-        evidence = Evidence(recording.transcript or "", speech_share=share)
-        return hashlib.sha256(samples.tobytes()).hexdigest(), self._pipeline.features(samples, evidence, shift)
-
     def _logits(self, heard: Sequence[Heard]) -> NDArray[np.float64]:
         if not heard:
             return np.zeros((0, 0))
@@ -155,6 +168,17 @@ class Observer:
 def _batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
     for start in range(0, len(items), _BATCH):
         yield items[start : start + _BATCH]
+
+
+def deviations_of(features: Features) -> Rows:
+    """Return how a voice's rows differ from their own mean, `(pieces, dim)` float32: means over five rows each.
+
+    What changes within an utterance is what was said, not how its speaker feels.
+    """
+    count = features.valid // _PIECE
+    pieces = features.values[: count * _PIECE].reshape(count, _PIECE, -1).mean(axis=1)
+    deviations: Rows = pieces - pieces.mean(axis=0) if count else pieces
+    return deviations
 
 
 def clips_of(found: Observations, known: Sequence[str], labels: Sequence[str]) -> Clips:
@@ -179,6 +203,7 @@ def clips_of(found: Observations, known: Sequence[str], labels: Sequence[str]) -
         np.array([one.mean for one in observed]).reshape(-1, dim),
         np.array([one.logits[answered] for one in observed]).reshape(-1, len(labels)),
         np.array([one.cold[answered] for one in observed]).reshape(-1, len(labels)),
+        np.concatenate([np.zeros((0, dim)), *(one.deviations for one in observed)]),
         found.heard,
     )
 
