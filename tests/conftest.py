@@ -54,7 +54,18 @@ def speech(clip: Path) -> Samples:
 
 @pytest.fixture(scope="session")
 def centered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The default bundle, as if its model had been trained for rows without their running mean: a prior of 2."""
+    """The default bundle with a prior of 2, so that few clips already move the running mean."""
+    return with_prior(2.0, tmp_path_factory.mktemp("centered") / "centered.edgeser")
+
+
+@pytest.fixture(scope="session")
+def uncentered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default bundle, as if its model had not been trained for rows without their running mean."""
+    return with_prior(None, tmp_path_factory.mktemp("uncentered") / "uncentered.edgeser")
+
+
+def with_prior(prior: float | None, path: Path) -> Path:
+    """Write the default bundle again with another `mean_prior`."""
     import dataclasses
 
     from edgeser.runtime.bundle import Bundle, write_bundle
@@ -62,8 +73,7 @@ def centered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     bundle = Bundle.open(default_bundle())
     inputs = dict(bundle.manifest.inputs)
-    inputs["audio"] = dataclasses.replace(inputs["audio"], mean_prior=2.0)
-    path = tmp_path_factory.mktemp("centered") / "centered.edgeser"
+    inputs["audio"] = dataclasses.replace(inputs["audio"], mean_prior=prior)
     files = {name: bundle.read(name) for name in bundle.manifest.files}
     return write_bundle(path, dataclasses.replace(bundle.manifest, inputs=inputs), files).path
 

@@ -50,12 +50,17 @@ def test_a_subset_is_balanced_and_the_same_each_time(voices: str, noise: str) ->
     assert both[0] == both[1]
 
 
-def test_the_mean_of_a_condition_is_taken_out_where_the_model_knows_it(voices: str, noise: str, centered: Path) -> None:
+def test_the_mean_of_a_condition_is_taken_out_where_the_model_knows_it(
+    voices: str, noise: str, centered: Path, uncentered: Path
+) -> None:
     asked = ("--corpus", voices, "--noise", noise, "--only", "peak at -40")
     cold, warm = (_table(str(centered), *asked, "--normalize", how) for how in ("none", "run"))
     assert list(cold) == list(warm)
     shipped = subprocess.run(
-        [sys.executable, str(ROBUSTNESS), *asked, "--normalize", "run"], check=False, capture_output=True, text=True
+        [sys.executable, str(ROBUSTNESS), str(uncentered), *asked, "--normalize", "run"],
+        check=False,
+        capture_output=True,
+        text=True,
     )
     assert shipped.returncode != 0
     assert "mean_prior" in shipped.stderr

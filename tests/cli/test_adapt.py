@@ -212,6 +212,15 @@ def lines_of(corpus: str, tmp_path: Path, *lines: str) -> str:
 ENOUGH = [f"{i},{{{i}}},{FOUR[i % 4]},,," for i in range(8)]
 
 
+def test_the_mean_of_a_model_that_was_not_trained_for_it(
+    turned: tuple[Path, str], uncentered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "mine.edgeser"
+    assert adapt("--corpus", turned[1], "-o", mine, "--normalize", "run", bundle=uncentered) == 2
+    assert "has no mean_prior" in last_line(capsys)
+    assert not mine.exists()
+
+
 @pytest.mark.parametrize(
     ("lines", "arguments", "message"),
     [
@@ -228,7 +237,6 @@ ENOUGH = [f"{i},{{{i}}},{FOUR[i % 4]},,," for i in range(8)]
         (ENOUGH, ("--labels", "angry"), "--labels: got angry, expected 2 or more of angry"),
         (ENOUGH, ("--labels", "angry,fear"), "--labels: got angry, fear, expected 2 or more of angry"),
         (ENOUGH, ("--prior", "neutral=2"), "--prior: got 'neutral=2'"),
-        (ENOUGH, ("--normalize", "run"), "has no mean_prior"),
         ([*ENOUGH, "x,nowhere.wav,angry,,,"], (), "1 of 9 utterances cannot be used, at most 10% are left out"),
     ],
 )

@@ -155,7 +155,7 @@ def test_states_that_cannot_be_used(
     assert content is None or state.read_bytes() == content
 
 
-def test_a_bundle_that_was_not_trained_for_it(talk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bundle_that_was_not_trained_for_it(talk: Path, uncentered: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["listen", "--wav", str(talk), "--asr", "none", "--engine", "onnxruntime", "--normalize", "run"]
-    assert main(command) == 2
-    assert "default.edgeser has no mean_prior" in capsys.readouterr().err
+    assert main([*command, "--bundle", str(uncentered)]) == 2
+    assert "uncentered.edgeser has no mean_prior" in capsys.readouterr().err

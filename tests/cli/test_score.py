@@ -355,14 +355,18 @@ def test_evaluate_takes_the_mean_out_too(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--normalize", "run"], "default.edgeser has no mean_prior: its model was not trained"),
+        (
+            ["--normalize", "run", "--bundle", "{uncentered}"],
+            "uncentered.edgeser has no mean_prior",
+        ),
         (["--state", "gone.state"], "gone.state: No such file or directory"),
         (["--state", "gone.state", "--normalize", "speaker"], "with --normalize speaker, expected run: leave one out"),
     ],
 )
 def test_what_cannot_be_taken_out(
-    options: list[str], message: str, clip: Path, capsys: pytest.CaptureFixture[str]
+    options: list[str], message: str, clip: Path, uncentered: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    options = [option.format(uncentered=uncentered) for option in options]
     assert main(["score", str(clip), *options, *FAST]) == 2
     told = capsys.readouterr().err
     assert message in told

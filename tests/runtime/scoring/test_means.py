@@ -160,7 +160,7 @@ def test_with_a_state_there_is_one_pass_and_it_stays_as_it_is(
     voices: list[Recording], centered_setup: Setup, centered_scorer: InProcess, tmp_path: Path
 ) -> None:
     state = centered_scorer._runtime.open_state()
-    state.add(np.linspace(-1, 1, 1152))
+    state.add(np.linspace(-1, 1, state.mean.size))
     out = tmp_path / "a.jsonl"
     with InProcess(dataclasses.replace(centered_setup, normalize=None, state=state), 4) as scorer:
         rows = scored(voices, scorer, out)
@@ -171,7 +171,7 @@ def test_with_a_state_there_is_one_pass_and_it_stays_as_it_is(
     for name, sad in expected(heard, centered_scorer._runtime, shift).items():
         assert rows[name]["p_sad"] == pytest.approx(sad, abs=1e-4)
     other = state.copy()
-    other.add(np.ones(1152))
+    other.add(np.ones(other.mean.size))
     with InProcess(dataclasses.replace(centered_setup, state=other), 4) as scorer:
         assert score_to_file(voices, out, scorer).resumed == 0
 
@@ -202,10 +202,10 @@ def test_a_journal_from_before_there_were_means_goes_on(
     assert score_to_file(snippets, out, scorer).resumed == 12
 
 
-def test_a_bundle_that_was_not_trained_for_it(setup: Setup) -> None:
+def test_a_bundle_that_was_not_trained_for_it(setup: Setup, uncentered: Path) -> None:
     for normalize in ("run", "speaker"):
-        with pytest.raises(InputError, match=r"default\.edgeser has no mean_prior"):
-            InProcess(dataclasses.replace(setup, normalize=normalize))
+        with pytest.raises(InputError, match=r"uncentered\.edgeser has no mean_prior"):
+            InProcess(dataclasses.replace(setup, bundle=uncentered, normalize=normalize))
     with pytest.raises(InputError, match="normalize: got 'all', expected none, run, speaker"):
         InProcess(dataclasses.replace(setup, normalize="all"))
 

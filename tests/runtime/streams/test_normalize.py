@@ -99,19 +99,26 @@ def test_two_streams_that_begin_with_one_state_go_their_own_ways(
         assert (shared.count, one.state.count, other.state.count) == (1, 5, 1)
 
 
-def test_what_does_not_go_together_is_refused_at_once(runtime: Runtime, mute: Runtime) -> None:
+def test_what_does_not_go_together_is_refused_at_once(runtime: Runtime, uncentered: Path) -> None:
+    mute = Runtime.load(uncentered, engine="onnxruntime", asr="none")
     with pytest.raises(InputError, match="normalize: got a state with none, expected run"):
         StreamOptions(normalize="none", state=runtime.open_state())
     for options in (StreamOptions(normalize="run"), StreamOptions(state=runtime.open_state())):
-        with pytest.raises(InputError, match=r"default\.edgeser has no mean_prior"):
+        with pytest.raises(InputError, match=r"uncentered\.edgeser has no mean_prior"):
             mute.open_stream(options=options)
     with pytest.raises(InputError, match="state: is of encoder"):
         runtime.open_stream(options=StreamOptions(state=RunningMean("ab" * 32, np.zeros(3))))
     assert mute.open_stream(options=StreamOptions(normalize="none")).state is None
+    mute.close()
 
 
 def test_a_stream_in_a_process_of_its_own_does_the_same(
-    runtime: Runtime, events: Callable[..., list[Event]], conversation: Samples, centered: Path, clip: Path
+    runtime: Runtime,
+    events: Callable[..., list[Event]],
+    conversation: Samples,
+    centered: Path,
+    uncentered: Path,
+    clip: Path,
 ) -> None:
     state = runtime.open_state()
     runtime.recognize(clip, state=state)
@@ -128,5 +135,5 @@ def test_a_stream_in_a_process_of_its_own_does_the_same(
     assert taken is not None
     assert taken.count == state.count
     np.testing.assert_allclose(taken.mean, state.mean, atol=1e-6)
-    with pytest.raises(InputError, match=r"default\.edgeser has no mean_prior"):
-        IsolatedStream(engine="onnxruntime", asr="none", options=StreamOptions(normalize="run"))
+    with pytest.raises(InputError, match=r"uncentered\.edgeser has no mean_prior"):
+        IsolatedStream(bundle=uncentered, engine="onnxruntime", asr="none", options=StreamOptions(normalize="run"))
