@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -105,7 +106,7 @@ def choose(clips: Clips, span: Span, chosen: NDArray[np.intp]) -> Strength:
 
     def loss(strength: Strength) -> float:
         held_out = _cross_validated(clips, chosen, lambda known: correct(clips, span, known, strength), span)
-        prior = 0.5 * (np.log10(strength.l2) / _DECADES) ** 2
+        prior = 0.5 * (math.log10(strength.l2) / _DECADES) ** 2
         return _loss(held_out, clips.classes[chosen], len(clips.labels)) + prior / chosen.size
 
     return min(GRID, key=loss)
