@@ -103,6 +103,8 @@ class EmotionDataset(Dataset[Sample]):
         utterance = self._borrowed.lend(self.utterances[index], recipe.borrow, rng)
         if not utterance.transcript and dropped == ("audio",):
             dropped = ()  # or nothing would be left of it
+        if "audio" not in dropped:
+            utterance = self._borrowed.neutralize(utterance, recipe.neutral_lines, rng)
         rows: dict[str, Rows] = {}
         for name, frontend in self.frontends.items():
             source = self._features[name]

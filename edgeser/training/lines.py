@@ -9,6 +9,8 @@ import numpy as np
 
 from edgeser.corpora import Utterance
 
+NEUTRAL = "neutral"
+
 
 class Lines:
     """The transcripts of a training split, by emotion.
@@ -33,5 +35,12 @@ class Lines:
         """
         lines = self._lines.get(utterance.emotion)
         if utterance.transcript is not None or not share or not lines or rng.random() >= share:
+            return utterance
+        return dataclasses.replace(utterance, transcript=lines[rng.integers(len(lines))])
+
+    def neutralize(self, utterance: Utterance, share: float, rng: np.random.Generator) -> Utterance:
+        """Return an utterance with a neutral line in place of its own; `share` of those with a line, drawn."""
+        lines = self._lines.get(NEUTRAL)
+        if not utterance.transcript or not share or not lines or rng.random() >= share:
             return utterance
         return dataclasses.replace(utterance, transcript=lines[rng.integers(len(lines))])

@@ -54,6 +54,8 @@ class Recipe:
         mark_drop: Share of the lines that lose their `!` and `?`, as if a recogniser had written them.
         borrow: Share of the draws of a recording without a transcript that train with a line that another says with
             the same emotion; the others train without words.
+        neutral_lines: Share of the draws with voice and words whose line is a neutral one, whatever the voice: what
+            emotional voices say is often neutral to read, and a corpus that pairs lines by emotion teaches otherwise.
         balance: What an epoch has equally much of, one within the other: some of `corpus`, `emotion`, `speaker`;
             empty for every recording once.
         epoch_size: Recordings drawn an epoch; 0 for as many as there are.
@@ -94,6 +96,7 @@ class Recipe:
     word_drop: float = 0.1
     mark_drop: float = 0.5
     borrow: float = 0.0
+    neutral_lines: float = 0.0
     balance: tuple[str, ...] = ()
     epoch_size: int = 0
     mean_prior: float = MeanShift.prior
@@ -135,8 +138,9 @@ class Recipe:
             _check(name, getattr(self, name), below=1.0)
         if self.copies < 0:
             raise InputError(f"recipe: got {self.copies} copies, expected 0 or more")
-        if not 0.0 <= self.borrow <= 1.0:
-            raise InputError(f"recipe: got borrow {self.borrow}, expected 0 to 1")
+        for name in ("borrow", "neutral_lines"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise InputError(f"recipe: got {name} {getattr(self, name)}, expected 0 to 1")
         _ = self.sampling, self.mean_shift  # which check what they are of
         for name, value in (("momentum", self.momentum), *(("betas", beta) for beta in self.betas)):
             _check(name, value, below=1.0)

@@ -88,6 +88,33 @@ def test_where_no_line_has_the_emotion_there_are_no_words(both: list[Utterance])
     assert lines.lend(both[0], 1.0, rng) is both[0]
 
 
+def test_any_voice_may_say_a_neutral_line(both: list[Utterance]) -> None:
+    lines, rng = Lines(both), np.random.default_rng(1)
+    neutral = {u.transcript for u in both if u.emotion == "neutral" and u.transcript}
+    for utterance in both:
+        always, never = (lines.neutralize(utterance, share, rng) for share in (1.0, 0.0))
+        assert never is utterance
+        if utterance.transcript:
+            assert always.transcript in neutral
+            assert dataclasses.replace(always, transcript=utterance.transcript) == utterance
+        else:
+            assert always is utterance
+    angry = next(u for u in both if u.emotion == "angry" and u.transcript)
+    said = [lines.neutralize(angry, 0.4, rng).transcript in neutral for _ in range(500)]
+    assert 160 < sum(said) < 240
+    wordy = [u for u in both if u.emotion != "neutral"]
+    assert Lines(wordy).neutralize(wordy[0], 1.0, rng) is wordy[0]
+
+
+def test_words_alone_keep_their_own_line(dataset: Open) -> None:
+    plain, neutral = (dataset(dataclasses.replace(PLAIN, audio_drop=0.99, neutral_lines=s)) for s in (0.0, 1.0))
+    for plain.epoch in range(5):
+        neutral.epoch = plain.epoch
+        for index in range(8):
+            if not int(plain[index]["audio_length"]):
+                assert words(neutral, index) == words(plain, index)
+
+
 def test_training_pairs_them_and_goes_on_from_where_it_was(corpus: str, voices: str, tmp_path: Path) -> None:
     recipe = Recipe(epochs=2, batch_size=4, borrow=0.5, balance=("corpus", "emotion"), epoch_size=10)
     spec = (corpus, f"{voices}?role=train")
