@@ -16,6 +16,9 @@ SEVEN_EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surpri
 NO_SPEECH = "no speech"
 """The label of a recording in which nobody speaks; no emotion may have this name."""
 
+UNSURE = "unsure"
+"""The label of an answer that is left out because others can be trusted more; no emotion may have this name."""
+
 _SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "angry": ("ang", "anger"),
     "boredom": ("bored",),

@@ -12,7 +12,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from edgeser.runtime.adaptation import ADAPTATION, AdaptationEntry
+from edgeser.runtime.confidence import RUN, Confidence
 from edgeser.runtime.errors import BundleError
+from edgeser.runtime.labels import NO_SPEECH, UNSURE
 from edgeser.runtime.names import is_shown, name_problem
 
 SCHEMA = 1
@@ -86,6 +88,7 @@ class Manifest:
         provenance: Corpora, licences, tool versions, parity report, calibration.
         files: Every file of the bundle but the manifest.
         adaptation: What the bundle has learned of one user's voice; `None` where it is as it shipped.
+        confidence: How far answers can be trusted on voices that were never heard; `None` where nobody measured it.
     """
 
     name: str
@@ -99,6 +102,7 @@ class Manifest:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     adaptation: AdaptationEntry | None = None
+    confidence: Confidence | None = None
 
     def __post_init__(self) -> None:
         model = self.model
@@ -114,6 +118,7 @@ class Manifest:
         _check(self.precision in PRECISIONS, f"precision {self.precision!r}")
         _check_files(self.files, self.graphs)
         _check_adaptation(self)
+        _check_confidence(self)
         for what in ("metrics", "provenance"):
             _check_texts(what, getattr(self, what))
         licence = self.provenance.get("licence", "not stated")
@@ -135,8 +140,9 @@ class Manifest:
         for entry in content["inputs"].values():
             if entry["mean_prior"] is None:
                 del entry["mean_prior"]  # as it was spelled before there was any
-        if self.adaptation is None:
-            del content["adaptation"]
+        for name in ("adaptation", "confidence"):
+            if content[name] is None:
+                del content[name]
         schema = SCHEMA if self.adaptation is None else ADAPTED_SCHEMA
         raw = sealed_json({"schema": schema, **content})
         _check(len(raw) <= MOST_BYTES, f"{len(raw):,} bytes, expected at most {MOST_BYTES:,}")
@@ -196,6 +202,8 @@ def _manifest(content: Mapping[str, Any]) -> Manifest:
     fields["files"] = {path: FileEntry(**entry) for path, entry in _typed(content, "files", dict).items()}
     if "adaptation" in content:
         fields["adaptation"] = AdaptationEntry.from_json(_typed(content, "adaptation", dict))
+    if "confidence" in content:
+        fields["confidence"] = Confidence.from_json(_typed(content, "confidence", dict))
     unknown = sorted(set(content) - set(fields))
     _check(not unknown, f"unknown fields {', '.join(unknown)}")
     return Manifest(**fields)
@@ -213,6 +221,7 @@ def _check_labels(labels: tuple[str, ...]) -> None:
     _check(fits, f"labels {list(labels)!r:.100}: {len(labels)}, expected 2 to {_MOST_LABELS} different ones")
     for label in labels:
         _check_name("label", label)
+        _check(label not in (NO_SPEECH, UNSURE), f"label {label!r}: that is the name of no emotion")
 
 
 def _check_input(name: str, entry: InputEntry) -> None:
@@ -261,6 +270,17 @@ def _check_adaptation(manifest: Manifest) -> None:
     _check("audio" in manifest.inputs, "an adaptation without an audio input")
     _check(not manifest.files or ADAPTATION in manifest.files, f"an adaptation, but no file {ADAPTATION!r}")
     _check_texts("adaptation", dataclasses.asdict(entry.source))
+
+
+def _check_confidence(manifest: Manifest) -> None:
+    confidence = manifest.confidence
+    if confidence is None:
+        return
+    _check(manifest.adaptation is None, "confidence, but it was measured before the adaptation")
+    audio = manifest.inputs.get("audio")
+    is_trained = audio is not None and audio.mean_prior is not None
+    states = list(confidence.states)
+    _check((RUN in states) == is_trained, f"confidence of {states}, and {'a' if is_trained else 'no'} mean_prior")
 
 
 def _check_name(what: str, name: str, most: int = _MOST_NAME, optional: bool = False) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from edgeser.runtime.adaptation import Adaptation
 from edgeser.runtime.asr import RecognizedWord
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
+from edgeser.runtime.confidence import Confidence
 from edgeser.runtime.engines import Engine
 from edgeser.runtime.frontends import AudioFrontend, Features, Frontend, TextFrontend, Token
 from edgeser.runtime.frontends.statistics import Rows
-from edgeser.runtime.labels import NO_SPEECH
+from edgeser.runtime.labels import NO_SPEECH, UNSURE
 from edgeser.runtime.results import Result, Span, Timings, explain_audio, explain_words
 
 _WORDS = ("text", "phonemes")  # modalities with a row for each word, those with the better importances first
@@ -54,6 +55,7 @@ class Heard:
         text_ms: Time that all frontends of the transcript took.
         mean: Of the speech's standardised rows, `(dim,)`, nothing taken out of them; `None` where something was not to
             be taken out of them, and where there is no speech, which no running mean may count.
+        is_cold: Whether nothing was heard before: nothing was taken out of the rows.
     """
 
     evidence: Evidence
@@ -63,6 +65,7 @@ class Heard:
     audio_ms: float = 0.0
     text_ms: float = 0.0
     mean: NDArray[np.float64] | None = None
+    is_cold: bool = True
 
 
 class Pipeline:
@@ -75,6 +78,7 @@ class Pipeline:
         adaptation: Corrects the logits for one user's voice. What mattered of audio and words is the graph's to say: it
             knows nothing of the correction, to which every moment of the voice counts the same.
         shift: `(dim,)`, taken out of the audio's rows where nothing else is.
+        confidence: How far answers can be trusted, where that is known.
     """
 
     def __init__(
@@ -84,12 +88,14 @@ class Pipeline:
         labels: Sequence[str],
         adaptation: Adaptation | None = None,
         shift: Rows | None = None,
+        confidence: Confidence | None = None,
     ) -> None:
         self.engine = engine
         self.frontends = frontends
         self.labels = labels
         self.adaptation = adaptation
         self.shift = shift
+        self.confidence = confidence
 
     @property
     def hears_words(self) -> bool:
@@ -141,13 +147,29 @@ class Pipeline:
                 features[name] = frontend.features(cut)
                 tokens = cut if name == self.highlighted else tokens
                 text_ms += (time.perf_counter() - before) * 1e3
-        return Heard(evidence, duration_s, features, tokens, audio_ms, text_ms, mean)
+        is_cold = shift is None or not shift.any()
+        return Heard(evidence, duration_s, features, tokens, audio_ms, text_ms, mean, is_cold)
 
-    def answer(self, batch: Sequence[Heard]) -> list[Result]:
-        """Run the model over all utterances that have features, in one call, and return a result for each."""
-        answered = [heard for heard in batch if heard.features]
-        results = iter(self._run(answered) if answered else [])
-        return [next(results) if heard.features else self._no_speech(heard) for heard in batch]
+    def answer(self, batch: Sequence[Heard], answered: float = 1.0) -> list[Result]:
+        """Run the model over all utterances that have features, in one call, and return a result for each.
+
+        Args:
+            batch: The utterances.
+            answered: The share that is to be answered; below 1 others are `UNSURE`. See `check_answered`.
+        """
+        some = [heard for heard in batch if heard.features]
+        results = iter(self._run(some) if some else [])
+        found = [next(results) if heard.features else self._no_speech(heard) for heard in batch]
+        return [self._trusted(heard, result, answered) for heard, result in zip(batch, found, strict=True)]
+
+    def _trusted(self, heard: Heard, result: Result, answered: float) -> Result:
+        """Say how far a result can be trusted, and leave it out where that is too little."""
+        probability = result.probability
+        if self.confidence is None or probability is None:
+            return result
+        curve = self.confidence.curve(heard.is_cold)
+        label = UNSURE if curve.is_unsure(probability, answered) else result.label
+        return replace(result, label=label, confidence=curve.of(probability))
 
     def _run(self, batch: Sequence[Heard]) -> list[Result]:
         started = time.perf_counter()

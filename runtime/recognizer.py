@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edgeser.runtime.asr import Asr, RecognizedWord, open_asr
 from edgeser.runtime.audio import Recorded, Samples, load_recording, prepare
 from edgeser.runtime.bundle import Bundle
+from edgeser.runtime.confidence import check_answered
 from edgeser.runtime.engine_choice import check_contract, engines_to_try
 from edgeser.runtime.engines import Engine, OnnxRuntimeEngine, candidates, open_engine
 from edgeser.runtime.errors import BundleError, EngineError, InputError, MissingDependencyError, ParityError
@@ -71,7 +72,8 @@ class Runtime:
         self._owner = OwnerProcess("runtime")
         adaptation = bundle.adaptation()
         self.normalization = Normalization(bundle.manifest, bundle.path.name, adaptation)
-        self._pipeline = Pipeline(engine, self.frontends, self.labels, adaptation, self.normalization.own_shift)
+        shift, confidence = self.normalization.own_shift, bundle.manifest.confidence
+        self._pipeline = Pipeline(engine, self.frontends, self.labels, adaptation, shift, confidence)
         self._speech = SpeechMeter()
         check_contract(bundle, engine)
 
@@ -186,6 +188,7 @@ class Runtime:
         *,
         transcript: str | None = None,
         state: RunningMean | None = None,
+        answered: float = 1.0,
     ) -> Result:
         """Recognise the emotion of one utterance.
 
@@ -197,17 +200,19 @@ class Runtime:
             transcript: What was said, where it is known; the ASR is then not asked.
             state: What was heard before, from `open_state`: its mean is taken out of the rows, then the utterance is
                 added to it, if it has speech. Without one nothing is taken out.
+            answered: The share of utterances that is to be answered, 0.05 to 1: what can be trusted less is `unsure`.
 
         Raises:
-            InputError: The audio or the state is not usable.
+            InputError: The audio or the state is not usable, or the bundle does not go with `answered`.
             AsrError: The recogniser failed.
             EngineError: The engine failed, or the Runtime was loaded before a fork.
         """
         self._owner.check()
+        self.check_answered(answered)
         with memory_errors():
             shift = None if state is None else self.normalization.shift(state)
             recorded = self._recorded(audio, rate)
-            result = self._answered(self._listen(recorded.samples, transcript, shift), state)
+            result = self._answered(self._listen(recorded.samples, transcript, shift), state, answered)
         return replace(result, truncated=recorded.truncated)
 
     def open_state(self) -> RunningMean:
@@ -223,6 +228,7 @@ class Runtime:
         audio: Sequence[Samples],
         transcripts: Sequence[str | None],
         shifts: Sequence[Rows | None] | None = None,
+        answered: float = 1.0,
     ) -> list[Result]:
         """Recognise several utterances in one run of the engine.
 
@@ -230,16 +236,18 @@ class Runtime:
             audio: `(samples,)` float32 each, mono at 16 kHz, as `edgeser.runtime.audio.prepare` gives them.
             transcripts: What was said in each, or `None`.
             shifts: What is taken out of the audio's rows of each, see `Normalization.shift`, or `None`.
+            answered: See `recognize`.
 
         Raises:
-            InputError: The audio is not usable.
+            InputError: The audio is not usable, or the bundle does not go with `answered`.
             AsrError: The recogniser failed.
             EngineError: The engine failed, or the Runtime was loaded before a fork.
         """
         self._owner.check()
+        self.check_answered(answered)
         with memory_errors():
             rows = zip(audio, transcripts, shifts or [None] * len(audio), strict=True)
-            return self._pipeline.answer([self._listen(*row) for row in rows])
+            return self._pipeline.answer([self._listen(*row) for row in rows], answered)
 
     def mean_of(self, samples: Samples) -> NDArray[np.float64] | None:
         """Return the mean of an utterance's standardised rows, `(dim,)`, as a state is fed with; `None` without speech.
@@ -266,6 +274,7 @@ class Runtime:
         asr_ms: float = 0.0,
         spoken: NDArray[np.bool_] | None = None,
         state: RunningMean | None = None,
+        answered: float = 1.0,
     ) -> Result:
         """Recognise one utterance whose words a recogniser has heard already.
 
@@ -275,13 +284,15 @@ class Runtime:
             asr_ms: How long that took.
             spoken: Which frames of 32 ms are speech; `None` where nobody knows yet.
             state: See `recognize`.
+            answered: See `recognize`.
 
         Raises:
-            InputError: The audio or the state is not usable.
+            InputError: The audio or the state is not usable, or the bundle does not go with `answered`.
             EngineError: The engine failed, or the Runtime was loaded before a fork.
         """
         self._owner.check()
         self.check(samples)
+        self.check_answered(answered)
         if spoken is None:
             share, vad_ms = self._speech_share(samples)
         else:
@@ -289,7 +300,7 @@ class Runtime:
         evidence = Evidence(_joined(words), words, share, asr_ms, vad_ms)
         with memory_errors():
             shift = None if state is None else self.normalization.shift(state)
-            return self._answered(self._pipeline.features(samples, evidence, shift), state)
+            return self._answered(self._pipeline.features(samples, evidence, shift), state, answered)
 
     def open_stream(
         self,
@@ -340,6 +351,10 @@ class Runtime:
         """Raise `InputError` when samples are too short for the frontend."""
         self._pipeline.check(samples)
 
+    def check_answered(self, answered: float) -> None:
+        """Raise `InputError` when a share to answer is none, or the bundle has no confidence table to go by."""
+        check_answered(answered, self.bundle.path.name, self.bundle.manifest.confidence)
+
     def score(
         self,
         paths: Iterable[str | os.PathLike[str]],
@@ -348,6 +363,7 @@ class Runtime:
         on_error: Callable[[Path, str], None] | None = None,
         normalize: str | None = None,
         state: RunningMean | None = None,
+        answered: float = 1.0,
     ) -> Iterator[Result]:
         """Recognise audio files in batches, in their order; a file that fails stops no other.
 
@@ -361,13 +377,15 @@ class Runtime:
                 logged.
             normalize: `run` takes the mean of all these files out of their rows, in two passes; `none` nothing.
             state: A mean that is taken out of all instead, and stays as it is.
+            answered: See `recognize`.
 
         Raises:
-            InputError: The bundle does not go with `normalize` or `state`.
+            InputError: The bundle does not go with `normalize`, `state` or `answered`.
         """
         from edgeser.runtime.scoring import score, without_mean
 
-        for scored in score(self, without_mean(self, paths, normalize, state), batch_size):
+        self.check_answered(answered)
+        for scored in score(self, without_mean(self, paths, normalize, state), batch_size, answered=answered):
             if scored.result is not None:
                 yield scored.result
             elif on_error is not None:
@@ -403,9 +421,9 @@ class Runtime:
             raise InputError("rate: got none with samples, expected their sample rate in Hz")
         return Recorded(prepare(audio, rate))
 
-    def _answered(self, heard: Heard, state: RunningMean | None) -> Result:
+    def _answered(self, heard: Heard, state: RunningMean | None, answered: float) -> Result:
         """Answer one utterance; once that is done, a state has heard it."""
-        result = self._pipeline.answer([heard])[0]
+        result = self._pipeline.answer([heard], answered)[0]
         if state is not None and heard.mean is not None:
             state.add(heard.mean)
         return result

@@ -81,7 +81,8 @@ class Result:
     `NO_SPEECH`, all emotions are equally probable, and there are no words and spans.
 
     Attributes:
-        label: The most probable emotion; or `NO_SPEECH`.
+        label: The most probable emotion; or `NO_SPEECH`; or `UNSURE`, where only a share of the utterances is to be
+            answered and this one can be trusted less.
         probabilities: By emotion; they sum to 1.
         transcript: The words the model got; empty when none were recognised.
         words: The transcript's words, with what they weighed.
@@ -94,6 +95,8 @@ class Result:
             less than 0.1 s. In a stream by the stream's own thresholds.
         truncated: The audio is from a file that ends before its header says, or broke off; the answer is to what is
             there.
+        confidence: How probable it is that the most probable emotion is the right one for a voice that the model never
+            heard, 0 to 1; `None` without speech, and where the bundle does not say.
     """
 
     label: str
@@ -107,6 +110,7 @@ class Result:
     timings: Timings
     speech_share: float
     truncated: bool = False
+    confidence: float | None = None
 
     @property
     def has_speech(self) -> bool:
@@ -115,18 +119,19 @@ class Result:
 
     @property
     def probability(self) -> float | None:
-        """The label's probability; `None` where the label is `NO_SPEECH`."""
+        """The label's probability; `None` where the label is no emotion."""
         return self.probabilities.get(self.label)
 
 
 def result_row(result: Result) -> dict[str, Any]:
     """Return the answer as a flat row of plain values.
 
-    `label, p_<class>..., speech_share, transcript, words, spans, engine, ms`.
+    `label, p_<class>..., confidence, speech_share, transcript, words, spans, engine, ms`.
     """
     return {
         "label": result.label,
         **{f"p_{label}": round(p, 6) for label, p in result.probabilities.items()},
+        "confidence": None if result.confidence is None else round(result.confidence, 4),
         "speech_share": round(result.speech_share, 4),
         "transcript": result.transcript,
         "words": [[word.text, round(word.importance, 4)] for word in result.words],

@@ -176,6 +176,7 @@ def _manifest(manifest: Manifest, entry: AdaptationEntry, found: Adapted, naming
         version=naming.version or entry.source.version,
         metrics={HELD_OUT: found.adapted.as_dict(), **measured},
         adaptation=entry,
+        confidence=None,  # of other logits; a user's few clips are too few to measure it on
         files={},
     )
 

@@ -32,13 +32,14 @@ def do(
     recordings: Iterable[Recording],
     batch_size: int = 8,
     on_read: Callable[[float], None] | None = None,
+    answered: float = 1.0,
 ) -> Iterator[tuple[Recording, Row]]:
     """Yield every recording with its row, in their order; see `score` for the arguments."""
     if job is Job.MEAN:
         for recording in recordings:
             yield recording, _mean_row(recording, read_mean(runtime, recording, on_read))
     else:
-        for scored in score(runtime, recordings, batch_size, on_read):
+        for scored in score(runtime, recordings, batch_size, on_read, answered):
             yield scored.recording, score_row(scored)
 
 

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 _SYNC_S = 1.0  # at most so much work is done again after a power cut; after a kill, none
 _MANY = 10_000  # lines too many: 10 MB or so
-_USUAL = {"normalize": "none"}  # of journals that were begun before their headers said so
+_USUAL = {"normalize": "none", "answered": 1.0}  # of journals that were begun before their headers said so
 _FINISHED = b'{"finished": true}\n'
 _KINDS = ("label", "mean", "error")  # one of them is in every row
 _START_OVER = "go on with what it was begun with, or start over with --restart (restart=True)"

@@ -72,6 +72,7 @@ def score(
     recordings: Iterable[Recording],
     batch_size: int = 8,
     on_read: Callable[[float], None] | None = None,
+    answered: float = 1.0,
 ) -> Iterator[Scored]:
     """Score recordings in batches, in their order.
 
@@ -82,7 +83,12 @@ def score(
         recordings: Read one by one, when their turn comes.
         batch_size: Recordings that the engine gets together.
         on_read: Called with the length of each that was read, seconds.
+        answered: See `Runtime.recognize`.
+
+    Raises:
+        InputError: The bundle does not go with `answered`.
     """
+    runtime.check_answered(answered)
     batch: list[tuple[Recording, Recorded | str]] = []
     for recording in recordings:
         what = _load(runtime, recording)
@@ -90,9 +96,9 @@ def score(
             on_read(what.samples.shape[0] / SAMPLE_RATE)
         batch.append((recording, what))
         if len(batch) == batch_size:
-            yield from _score_batch(runtime, batch)
+            yield from _score_batch(runtime, batch, answered)
             batch = []
-    yield from _score_batch(runtime, batch)
+    yield from _score_batch(runtime, batch, answered)
 
 
 def read_mean(
@@ -120,9 +126,11 @@ def _load(runtime: Runtime, recording: Recording) -> Recorded | str:
     return recorded
 
 
-def _score_batch(runtime: Runtime, batch: Sequence[tuple[Recording, Recorded | str]]) -> Iterator[Scored]:
+def _score_batch(
+    runtime: Runtime, batch: Sequence[tuple[Recording, Recorded | str]], answered: float
+) -> Iterator[Scored]:
     readable = [(recording, what) for recording, what in batch if isinstance(what, Recorded)]
-    answers = iter(_recognize(runtime, readable))
+    answers = iter(_recognize(runtime, readable, answered))
     for recording, what in batch:
         if isinstance(what, str):
             yield Scored(recording, None, what)
@@ -134,17 +142,17 @@ def _score_batch(runtime: Runtime, batch: Sequence[tuple[Recording, Recorded | s
             yield Scored(recording, replace(answer, truncated=what.truncated))
 
 
-def _recognize(runtime: Runtime, batch: Sequence[tuple[Recording, Recorded]]) -> list[Result | str]:
+def _recognize(runtime: Runtime, batch: Sequence[tuple[Recording, Recorded]], answered: float) -> list[Result | str]:
     """Return a result, or the reason why there is none, for each; a batch that fails is tried again one by one."""
     if not batch:
         return []
     try:
         samples, transcripts = [what.samples for _, what in batch], [r.transcript for r, _ in batch]
-        return [*runtime.recognize_batch(samples, transcripts, [r.shift for r, _ in batch])]
+        return [*runtime.recognize_batch(samples, transcripts, [r.shift for r, _ in batch], answered)]
     except Exception as error:
         if len(batch) == 1:
             return [_reason(error)]
-    return [answer for one in batch for answer in _recognize(runtime, [one])]
+    return [answer for one in batch for answer in _recognize(runtime, [one], answered)]
 
 
 def _reason(error: Exception) -> str:

@@ -241,7 +241,8 @@ class RowWriter:
 
 def _columns(labels: Sequence[str]) -> list[str]:
     return [
-        *("id", "path", "emotion", "label", *(f"p_{label}" for label in labels), "speech_share"),
+        *("id", "path", "emotion", "label", *(f"p_{label}" for label in labels)),
+        *("confidence", "speech_share"),
         "transcript",
         *("words", "spans", "start_s", "end_s", "truncated", "engine", "ms", "error"),
     ]
@@ -255,6 +256,8 @@ def _parquet_schema(labels: Sequence[str]) -> Any:
         "words": pa.list_(pa.struct([("text", pa.string()), ("importance", number)])),
         "spans": pa.list_(pa.struct([("start_s", number), ("end_s", number), ("importance", number)])),
         "truncated": pa.bool_(),
-        **dict.fromkeys(["speech_share", "start_s", "end_s", "ms", *(f"p_{label}" for label in labels)], number),
+        **dict.fromkeys(
+            ["confidence", "speech_share", "start_s", "end_s", "ms", *(f"p_{label}" for label in labels)], number
+        ),
     }
     return pa.schema([(name, kinds.get(name, pa.string())) for name in _columns(labels)])

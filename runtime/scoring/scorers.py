@@ -21,11 +21,12 @@ from edgeser.runtime.scoring.rows import Row
 
 @dataclass(frozen=True)
 class Setup:
-    """How a process loads its Runtime; the arguments of `Runtime.load`, and whose mean is taken out of the rows.
+    """How a process loads its Runtime, the arguments of `Runtime.load`, and how it answers.
 
     Attributes:
         normalize: See `Plan`; `None` leaves it to the default.
         state: A state that stays as it is, for all recordings.
+        answered: The share of recordings that is to be answered; see `Runtime.recognize`.
     """
 
     bundle: Path | None = None
@@ -37,6 +38,7 @@ class Setup:
     trusted: str | None = None
     normalize: str | None = None
     state: RunningMean | None = None
+    answered: float = 1.0
 
     def load(self) -> Runtime:
         """Load it; see `Runtime.load` for the errors."""
@@ -61,6 +63,7 @@ class Identity:
         asr: The ASR as it was asked for; what `auto` became.
         labels: The model's emotions.
         plan: Whose mean is taken out of the rows.
+        answered: The share of recordings that is to be answered.
     """
 
     bundle_sha256: str
@@ -68,18 +71,20 @@ class Identity:
     asr: str
     labels: tuple[str, ...]
     plan: Plan = field(default_factory=Plan)
+    answered: float = 1.0
 
     @classmethod
     def of(cls, runtime: Runtime, setup: Setup) -> Identity:
         """Return the identity of a Runtime that a setup has loaded.
 
         Raises:
-            InputError: The bundle does not go with the setup's `normalize` and `state`.
+            InputError: The bundle does not go with the setup's `normalize`, `state` and `answered`.
         """
+        runtime.check_answered(setup.answered)
         asr = setup.asr
         name = runtime.asr.name if asr == "auto" and runtime.asr.name in RECOGNISERS else asr
         plan = Plan.of(runtime.normalization, setup.normalize, setup.state)
-        return cls(runtime.bundle.sha256, runtime.engine.name, name, runtime.labels, plan)
+        return cls(runtime.bundle.sha256, runtime.engine.name, name, runtime.labels, plan, setup.answered)
 
     def header(self) -> dict[str, Any]:
         """Return a journal's first line."""
@@ -92,6 +97,7 @@ class Identity:
             "engine": self.engine,
             "asr": self.asr,
             "normalize": str(self.plan),
+            "answered": self.answered,
         }
 
 
@@ -144,7 +150,7 @@ class InProcess(Scorer):
             raise
 
     def rows(self, recordings: Sequence[Recording], job: Job = Job.ANSWER) -> Iterator[tuple[Recording, Row]]:
-        return do(job, self._runtime, recordings, self._batch_size)
+        return do(job, self._runtime, recordings, self._batch_size, answered=self.identity.answered)
 
     def close(self) -> None:
         self._runtime.close()

@@ -24,11 +24,12 @@ def main() -> None:
 
 def _serve(pipe: Connection) -> None:
     try:
-        with pipe.recv().load() as runtime:
+        setup = pipe.recv()
+        with setup.load() as runtime:
             pipe.send(READY)
             while True:
                 job, batch = pipe.recv()
-                pipe.send([row for _, row in do(job, runtime, batch, len(batch), on_read=pipe.send)])
+                pipe.send([row for _, row in do(job, runtime, batch, len(batch), pipe.send, setup.answered)])
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:

@@ -41,13 +41,14 @@ class Answering:
         state: What was heard so far; `None` where no mean is taken out of rows.
 
     Raises:
-        InputError: The bundle does not go with the options' `normalize` and `state`.
+        InputError: The bundle does not go with the options' `normalize`, `state` and `answered`.
     """
 
     def __init__(self, flow: Flow, runtime: Runtime, emit: Emit) -> None:
         self._flow = flow
         self._runtime = runtime
         self._emit = emit
+        runtime.check_answered(flow.options.answered)
         self.state = runtime.normalization.begin(flow.options.normalize, flow.options.state)
         self._failures = 0
 
@@ -70,7 +71,9 @@ class Answering:
         started = time.perf_counter()
         try:
             with self._flow.crew.working("answer"):
-                result = self._runtime.answer(utterance.samples, words, asr_ms, utterance.spoken, state)
+                result = self._runtime.answer(
+                    utterance.samples, words, asr_ms, utterance.spoken, state, self._flow.options.answered
+                )
         except Exception as error:  # an engine may raise anything; one utterance is lost, not the stream
             self._failed(utterance, error)
             return

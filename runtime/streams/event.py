@@ -55,7 +55,7 @@ class Event:
 
     @property
     def label(self) -> str:
-        """The most probable emotion."""
+        """The result's: the most probable emotion, where there is one that can be trusted."""
         return self.result.label
 
 

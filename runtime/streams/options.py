@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from edgeser.runtime.confidence import check_share
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.normalization import check_normalize
 from edgeser.runtime.running_mean import RunningMean
@@ -26,6 +27,7 @@ class StreamOptions:
         normalize: `run` takes the mean of what the stream has heard so far out of the audio's rows, `none` nothing;
             `None` is `none`, and with a state `run`.
         state: What was heard before the stream, which goes on with a copy of its own; see the stream's `state`.
+        answered: The share of utterances that is to be answered; see `Runtime.recognize`.
     """
 
     segment: SegmentOptions = field(default_factory=SegmentOptions)
@@ -38,9 +40,11 @@ class StreamOptions:
     stall_s: float = 30.0
     normalize: str | None = None
     state: RunningMean | None = None
+    answered: float = 1.0
 
     def __post_init__(self) -> None:
         check_normalize(self.normalize, self.state)
+        check_share(self.answered)
         for name, low, high in (
             ("partial_every_s", 0.1, 60.0),
             ("asr_deadline_s", 0.0, 600.0),

@@ -41,10 +41,12 @@ def test_whatever_one_raises_is_its_own_row_and_nothing_else(
             raise error
         return load(path, start_s, end_s)
 
-    def recognized(audio: list[np.ndarray], transcripts: list[str | None], shifts: list[None]) -> list[Result]:
+    def recognized(
+        audio: list[np.ndarray], transcripts: list[str | None], shifts: list[None], answered: float
+    ) -> list[Result]:
         if any(np.array_equal(samples, bad) for samples in audio):
             raise error
-        return recognize(audio, transcripts, shifts)
+        return recognize(audio, transcripts, shifts, answered)
 
     if place == "load":
         monkeypatch.setattr(recordings, "load_recording", loaded)
