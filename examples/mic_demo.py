@@ -52,7 +52,8 @@ def line(event: edgeser.Event) -> Text:
     text = Text(f"{event.start_s:7.1f} s  ", "dim")
     text.append(f"{event.label:<8}", f"bold {COLOURS.get(event.label, 'cyan')}")
     likely = "" if event.result.probability is None else f"{event.result.probability:4.0%}"
-    text.append(f" {likely:4}  {event.latency_ms:5.0f} ms  ", "dim")
+    trusted = "" if event.result.confidence is None else f"right {event.result.confidence:4.0%}  "
+    text.append(f" {likely:4}  {trusted}{event.latency_ms:5.0f} ms  ", "dim")
     text.append_text(words(event.result))
     if event.words.value in ("late", "failed"):
         text.append(f" (words {event.words.value})", "dim")
@@ -99,6 +100,7 @@ def main() -> int:
     parser.add_argument("--bundle", type=Path, help="a .edgeser file; the default bundle")
     parser.add_argument("--asr", default="auto", help="auto, vosk:MODEL, pocketsphinx or none")
     parser.add_argument("--deadline", type=float, default=3.0, help="seconds that words are waited for (3)")
+    parser.add_argument("--answered", type=float, default=1.0, help="share to answer; the rest is unsure (1)")
     parser.add_argument("--seconds", type=float, help="stop after so long")
     args = parser.parse_args()
     console = Console()
@@ -113,7 +115,7 @@ def main() -> int:
         console.print(
             f"{runtime.bundle.manifest.name}, {runtime.engine.name}, words by {runtime.asr.name}; Ctrl-C ends"
         )
-        options = edgeser.StreamOptions(partial=True, asr_deadline_s=args.deadline)
+        options = edgeser.StreamOptions(partial=True, asr_deadline_s=args.deadline, answered=args.answered)
         with runtime.open_stream(options=options) as stream:
             stream.capture(source)
             if args.seconds:

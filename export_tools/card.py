@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from edgeser.runtime.confidence import COLD, RUN, SHOWN_SHARES, Confidence
 from edgeser.runtime.manifest import InputEntry, Manifest
+
+_STATES = {COLD: "nothing heard before", RUN: "the mean of what was heard taken out"}
 
 
 def model_card(manifest: Manifest, parameters: int) -> str:
@@ -30,6 +35,8 @@ def model_card(manifest: Manifest, parameters: int) -> str:
             lines += [*_folds(result), *_confusion(manifest.labels, result)]
     else:
         lines += ["None were given at export.", ""]
+    if manifest.confidence is not None:
+        lines += _confidence(manifest.confidence)
     lines += [
         "## Limits",
         "",
@@ -38,6 +45,24 @@ def model_card(manifest: Manifest, parameters: int) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _confidence(confidence: Confidence) -> list[str]:
+    """Return how many answers are right on corpora that were not trained on, by the share that is answered."""
+    corpora = ", ".join(f"{count} utterances of {name}" for name, count in confidence.corpora.items())
+    lines = [
+        "## How far to trust an answer",
+        "",
+        f"Measured on {corpora}; each corpus was answered by a model of the same recipe that had heard nothing of it, "
+        "and weighs the same. Accuracy by the share of utterances that is answered (`--answered`):",
+        "",
+        f"| | {' | '.join(f'{share:.0%}' for share in SHOWN_SHARES)} |",
+        "|---" * (len(SHOWN_SHARES) + 1) + "|",
+    ]
+    for state, curve in confidence.states.items():
+        values = (f"{np.interp(share, curve.answered, curve.accuracy):.3f}" for share in SHOWN_SHARES)
+        lines.append(f"| {_STATES[state]} | {' | '.join(values)} |")
+    return [*lines, ""]
 
 
 def _source(entry: InputEntry) -> str:

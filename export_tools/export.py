@@ -21,6 +21,7 @@ from edgeser.export_tools.lowering import lower
 from edgeser.export_tools.parity import MINIMUM, ParityReport, compare, reference
 from edgeser.runtime.audio import SAMPLE_RATE
 from edgeser.runtime.bundle import CARD, GOLDEN, Bundle, check_bundle_place, frontend_files, write_bundle
+from edgeser.runtime.confidence import Confidence
 from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.files import check_room
@@ -48,7 +49,8 @@ class ExportOptions:
         corpus: Where the utterances for parity and golden vectors come from; `None` for the training corpus.
         utterances: How many are compared.
         metrics: Measured accuracies, by protocol.
-        temperature: What the logits are divided by; see `edgeser.training.evaluation.temperature`.
+        temperature: What the logits are divided by; see `edgeser.training.confidence`.
+        confidence: How far answers can be trusted, where that was measured.
         card: The model card, Markdown; `None` for one made from what is known.
         licence: Terms that the training data puts on the model.
     """
@@ -60,6 +62,7 @@ class ExportOptions:
     utterances: int = 64
     metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     temperature: float = 1.0
+    confidence: Confidence | None = None
     card: str | None = None
     licence: str = "not stated"
 
@@ -174,16 +177,25 @@ def _manifest(trained: TrainedModel, options: ExportOptions, reports: Sequence[P
         version=options.version,
         model=ModelEntry(trained.model.family, trained.preset, _plain(trained.model.configuration())),
         labels=trained.labels,
-        inputs={name: _input(name, frontend, training) for name, frontend in trained.frontends.items()},
+        inputs={name: _input(trained, name) for name in trained.frontends},
         graphs={report.graph: GRAPH_FILES[report.graph] for report in reports},
         metrics=_plain(options.metrics),
         provenance=_plain(provenance),
+        confidence=options.confidence,
     )
 
 
-def _input(name: str, frontend: Frontend, training: Mapping[str, Any]) -> InputEntry:
-    prior = float(training.get("recipe", {}).get("mean_prior", 0.0)) if isinstance(frontend, AudioFrontend) else 0.0
-    return InputEntry(frontend.length, frontend.dim, {"kind": frontend.kind, **frontend.options()}, prior or None)
+def mean_prior(trained: TrainedModel) -> float | None:
+    """Return how many utterances the training mean counts as, where a model was trained for rows without a mean."""
+    if not any(isinstance(frontend, AudioFrontend) for frontend in trained.frontends.values()):
+        return None
+    return float(trained.training.get("recipe", {}).get("mean_prior", 0.0)) or None
+
+
+def _input(trained: TrainedModel, name: str) -> InputEntry:
+    frontend = trained.frontends[name]
+    prior = mean_prior(trained) if isinstance(frontend, AudioFrontend) else None
+    return InputEntry(frontend.length, frontend.dim, {"kind": frontend.kind, **frontend.options()}, prior)
 
 
 def _plain(value: Any) -> Any:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -65,7 +66,7 @@ def uncentered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def with_prior(prior: float | None, path: Path) -> Path:
-    """Write the default bundle again with another `mean_prior`."""
+    """Write the default bundle again with another `mean_prior`, and no confidence table."""
     import dataclasses
 
     from edgeser.runtime.bundle import Bundle, write_bundle
@@ -75,7 +76,41 @@ def with_prior(prior: float | None, path: Path) -> Path:
     inputs = dict(bundle.manifest.inputs)
     inputs["audio"] = dataclasses.replace(inputs["audio"], mean_prior=prior)
     files = {name: bundle.read(name) for name in bundle.manifest.files}
-    return write_bundle(path, dataclasses.replace(bundle.manifest, inputs=inputs), files).path
+    # A confidence table is that of the prior that it was measured with.
+    return write_bundle(path, dataclasses.replace(bundle.manifest, inputs=inputs, confidence=None), files).path
+
+
+@pytest.fixture(scope="session")
+def confident(centered: Path, wide_corpus: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The centered bundle with a confidence table, as an export writes it: measured on what it says of forty clips."""
+    import dataclasses
+
+    pytest.importorskip("torch", reason="what exports is not installed")
+    from edgeser.corpora import read_corpus
+    from edgeser.corpora.inputs import recording_of
+    from edgeser.runtime.bundle import Bundle, write_bundle
+    from edgeser.runtime.confidence import COLD, RUN, Confidence
+    from edgeser.runtime.recognizer import Runtime
+    from edgeser.runtime.scoring import Job, Plan, do, normalized, score
+    from edgeser.training.confidence import Answers, fit_curve
+    from edgeser.training.evaluation import read_predictions, write_predictions
+
+    folder = tmp_path_factory.mktemp("confident")
+    utterances = read_corpus(wide_corpus)
+    states = {}
+    with Runtime.load(centered, engine="onnxruntime", asr="none") as runtime:
+        for state, normalize in ((COLD, "none"), (RUN, "run")):
+            recordings = [recording_of(u, u.transcript) for u in utterances]
+            plan = Plan.of(runtime.normalization, normalize)
+            shifted = normalized(plan, recordings, lambda todo: do(Job.MEAN, runtime, todo))
+            said = [[*one.result.probabilities.values()] for one in score(runtime, shifted) if one.result]
+            write_predictions(folder / f"{state}.csv", utterances, np.array(said), runtime.labels)
+            answers = Answers.of(read_predictions(folder / f"{state}.csv"))
+            states[state] = fit_curve(answers.top(), answers.right, answers.weights)
+    bundle = Bundle.open(centered)
+    manifest = dataclasses.replace(bundle.manifest, confidence=Confidence({"clips": len(utterances)}, states))
+    files = {name: bundle.read(name) for name in manifest.files}
+    return write_bundle(folder / "confident.edgeser", manifest, files).path
 
 
 VOICES = (("nemo", "train", "pl"), ("tess", "test", "en"))  # corpus, role, language

@@ -13,9 +13,9 @@ import argparse
 from pathlib import Path
 
 import edgeser
-from edgeser.cli.options import add_runtime_options, load_runtime, show
+from edgeser.cli.options import add_answered_option, add_runtime_options, load_runtime, show
 from edgeser.runtime.errors import InputError
-from edgeser.runtime.labels import NO_SPEECH
+from edgeser.runtime.labels import NO_SPEECH, UNSURE
 from edgeser.runtime.results import Result
 from edgeser.runtime.scoring import find_recordings
 
@@ -25,17 +25,19 @@ _MOMENTS = 4
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="*", type=Path, metavar="FILE", help="audio files; the example clips")
+    add_answered_option(parser)
     add_runtime_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     recordings = find_recordings(args.paths or _example_clips())
     with load_runtime(args) as runtime:
+        runtime.check_answered(args.answered)
         manifest = runtime.bundle.manifest
         show(f"{manifest.name} {manifest.version}, {runtime.engine.name}, words by {runtime.asr.name}")
         for recording in recordings:
             show(f"\n{recording.path.name}")
-            show(describe(runtime.recognize(recording.path)))
+            show(describe(runtime.recognize(recording.path, answered=args.answered)))
     return 0
 
 
@@ -48,6 +50,9 @@ def describe(result: Result) -> str:
         bar = "\u2588" * round(probability * _BAR)
         mark = "\u2190" if label == result.label else ""
         lines.append(f"  {label:<9}{probability:6.1%}  {bar:<{_BAR}} {mark}".rstrip())
+    if result.confidence is not None:
+        unsure = f": {UNSURE}" if result.label == UNSURE else ""
+        lines.append(f"  right with {result.confidence:.0%} probability, for a voice that was never heard{unsure}")
     weightiest = sorted(result.spans, key=lambda span: span.importance)[-_MOMENTS:]
     moments = ", ".join(f"{s.start_s:.2f}-{s.end_s:.2f} s" for s in sorted(weightiest, key=lambda s: s.start_s))
     lines.append(f"  moments  {moments or 'none'}")

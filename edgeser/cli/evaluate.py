@@ -4,8 +4,12 @@ Several runs, for example with different seeds, give the mean and the standard d
 mean over its folds. Logistic regression on the mean of the same rows stands beside a run's own figures, and where the
 speakers are known the interval that the accuracy would stay in with other speakers, by a bootstrap over them.
 
-With --figures, a confusion matrix, bars of the sessions and, of a bundle, what a few answers came from: the audio and
-the words that it attended to. A run has no explanations: export a fold and evaluate that bundle on its session.
+Whether it can be known which answers to trust: the expected calibration error of the probabilities, and how many are
+right when only the surest are answered.
+
+With --figures, a confusion matrix, bars of the sessions, that curve and, of a bundle, what a few answers came from: the
+audio and the words that it attended to. A run has no explanations: export a fold and evaluate that bundle on its
+session.
 
 examples:
   edgeser evaluate runs/ks --figures figures
@@ -24,6 +28,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from edgeser import __version__
@@ -39,7 +44,14 @@ from edgeser.cli.options import (
     read_state,
     show,
 )
-from edgeser.cli.run_report import interval_text, report_run, report_runs, run_values
+from edgeser.cli.run_report import (
+    answered_of_run,
+    interval_text,
+    reliability_text,
+    report_run,
+    report_runs,
+    run_values,
+)
 from edgeser.corpora import Utterance, corpus_text, read_corpus
 from edgeser.corpora.checking import usable_utterances
 from edgeser.corpora.inputs import recording_of
@@ -49,8 +61,10 @@ from edgeser.figures.explanation import spread
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.metrics import Metrics, measure
 from edgeser.runtime.recognizer import Runtime
+from edgeser.runtime.results import Result
 from edgeser.runtime.scoring import Job, Plan, do, normalized, score
 from edgeser.training import faithfulness
+from edgeser.training.confidence import Judged, Reliability
 from edgeser.training.evaluation import HeldOut, cross_validation, repeated
 
 log = logging.getLogger(__name__)
@@ -68,6 +82,7 @@ class BundleEvaluation:
         explanations: Of the utterances asked for.
         model: Name and version of the bundle, and the hash that names it.
         plan: Whose mean was taken out of the audio's rows.
+        reliability: How far its answers can be trusted, by corpus; `None` where no speech was found in any.
     """
 
     all: HeldOut
@@ -75,6 +90,7 @@ class BundleEvaluation:
     explanations: Sequence[Explanation]
     model: str
     plan: str
+    reliability: Reliability | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -132,11 +148,12 @@ def evaluate_bundle(args: argparse.Namespace) -> BundleEvaluation:
             [recording_of(u, "" if args.without_text else u.transcript or "") for u in utterances],
             lambda todo: tqdm(do(Job.MEAN, runtime, todo), "means", len(todo), unit="clip", leave=False),
         )
-        predicted = []
+        results = []
         for scored in tqdm(score(runtime, recordings), total=len(recordings), unit="clip", leave=False):
             if scored.result is None:
                 raise InputError(f"{scored.recording.id}: {scored.error}")
-            predicted.append(scored.result.label)
+            results.append(scored.result)
+        predicted = [result.label for result in results]
         explained = spread(recordings, runtime.labels, args.explain or _EXPLAINED) if args.figures else []
         manifest = runtime.bundle.manifest
         return BundleEvaluation(
@@ -145,6 +162,7 @@ def evaluate_bundle(args: argparse.Namespace) -> BundleEvaluation:
             explain(runtime, explained) if explained else (),
             f"{manifest.name} {manifest.version}, manifest SHA-256 {runtime.bundle.sha256}",
             str(plan),
+            _reliability(utterances, results),
         )
 
 
@@ -211,6 +229,7 @@ def _run_on_run(args: argparse.Namespace) -> int:
             result.folds,
             "held-out session" if result.protocol in (SESSIONS, "rotating") else "held-out fold",
             facts={"run": str(args.what), "edgeser": __version__},
+            answered=answered_of_run(args.what),
         )
         _write(args.figures, report)
     return 0
@@ -219,9 +238,12 @@ def _run_on_run(args: argparse.Namespace) -> int:
 def _run_on_bundle(args: argparse.Namespace) -> int:
     result = evaluate_bundle(args)
     if args.json:
-        print_json(result.all.as_dict())
+        trusted = {} if result.reliability is None else {"confidence": result.reliability.as_dict()}
+        print_json({**result.all.as_dict(), **trusted})
     else:
         show("\n".join(filter(None, (metrics_text(result.all.metrics), interval_text(result.all)))))
+        if result.reliability is not None:
+            show(f"\n{reliability_text(result.reliability)}")
     if args.figures:
         report = Report(
             f"Evaluation of {args.what}",
@@ -237,6 +259,7 @@ def _run_on_bundle(args: argparse.Namespace) -> int:
                 "words": "left out" if args.without_text else "the corpus's transcripts",
                 "edgeser": __version__,
             },
+            answered={} if result.reliability is None else {result.plan: result.reliability.accuracy},
         )
         _write(args.figures, report)
     return 0
@@ -254,6 +277,20 @@ def _utterances(args: argparse.Namespace, labels: Sequence[str]) -> list[Utteran
     if not utterances:
         raise InputError(f"{corpus_text(args.corpus)}: no utterances with {', '.join(labels)} in these sessions")
     return usable_utterances(utterances, args.strict)
+
+
+def _reliability(utterances: Sequence[Utterance], results: Sequence[Result]) -> Reliability | None:
+    """Measure what a bundle's probabilities, and its confidence where it has one, were worth on each corpus."""
+    corpora: dict[str, list[tuple[bool, float, float | None]]] = {}
+    for utterance, result in zip(utterances, results, strict=True):
+        if result.probability is not None:  # where there is no speech nothing is claimed
+            judged = (result.label == utterance.emotion, result.probability, result.confidence)
+            corpora.setdefault(utterance.corpus or "all", []).append(judged)
+    parts = {}
+    for name, answers in corpora.items():
+        right, probability, confidence = (np.array(column) for column in zip(*answers, strict=True))
+        parts[name] = Judged(right, probability, None if confidence.dtype == object else confidence)
+    return Reliability.of(parts) if parts else None
 
 
 def _by_session(utterances: Sequence[Utterance], predicted: Sequence[str], labels: Sequence[str]) -> dict[str, Metrics]:

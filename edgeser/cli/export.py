@@ -5,6 +5,7 @@ Nothing is written unless every graph's logits are within 1e-4 of PyTorch's.
 examples:
   edgeser export runs/ks/fold-5 -o model.edgeser
   edgeser export runs/final --evaluated runs/ks -o model.edgeser --name my-model --licence "CC BY-NC-SA 4.0"
+  edgeser export runs/final --evaluated runs/ks --unseen runs/corpora -o model.edgeser
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import argparse
 from pathlib import Path
 
 from edgeser.cli.options import add_corpus_option, positive, show
-from edgeser.export_tools.export import ExportOptions, export
+from edgeser.export_tools.export import ExportOptions, export, mean_prior
 from edgeser.runtime.errors import InputError
-from edgeser.training.evaluation import cross_validation, temperature
+from edgeser.training.confidence import temperature, unseen_confidence
+from edgeser.training.evaluation import cross_validation
 from edgeser.training.trained import TrainedModel
 
 
@@ -32,6 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="a cross-validated run of the same recipe: its accuracies, and the temperature of its logits",
     )
+    parser.add_argument(
+        "--unseen",
+        type=Path,
+        metavar="RUN",
+        help="a run of the same recipe with --protocol leave-one-corpus-out: the temperature is that of corpora it had "
+        "not heard, and the bundle says how far its answers can be trusted (without, it does not)",
+    )
     parser.add_argument("--card", type=Path, metavar="FILE", help="model card, Markdown")
     parser.add_argument("--licence", default="not stated", help="terms that the training data puts on the model")
 
@@ -42,7 +51,10 @@ def run(args: argparse.Namespace) -> int:
     if args.evaluated:
         result = cross_validation(args.evaluated)
         metrics[result.protocol.replace("-", " ")] = result.as_dict()
-        scale = round(temperature(args.evaluated), 3)
+        scale = 1.0 if args.unseen else round(temperature(args.evaluated), 3)
+    confidence = None
+    if args.unseen:
+        scale, confidence = unseen_confidence(args.unseen, trained.labels, mean_prior(trained) is not None)
     if args.card and not args.card.is_file():
         raise InputError(f"{args.card}: no such model card")
     options = ExportOptions(
@@ -53,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
         utterances=args.utterances,
         metrics=metrics,
         temperature=scale,
+        confidence=confidence,
         card=args.card.read_text(encoding="utf-8") if args.card else None,
         licence=args.licence,
     )

@@ -13,9 +13,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgeser.cli.options import add_json_option, add_trusted_option, print_json
 from edgeser.runtime.adaptation import AdaptationEntry
 from edgeser.runtime.bundle import Bundle
+from edgeser.runtime.confidence import SHOWN_SHARES, Confidence
 from edgeser.runtime.manifest import InputEntry, Manifest
 from edgeser.runtime.names import escaped
 from edgeser.runtime.recognizer import default_bundle
@@ -54,6 +57,8 @@ def _lines(bundle: Bundle) -> Iterator[str]:
     for name, entry in manifest.inputs.items():
         yield f"  {name:<10} {entry.length} x {entry.dim}   {_frontend(entry)}"
     yield from _measured(manifest)
+    if manifest.confidence is not None:
+        yield from _trusted(manifest.confidence)
     yield f"  licence    {manifest.provenance.get('licence', 'not stated')}"
     for path, file in manifest.files.items():
         yield f"  {file.bytes:>12,}  {path}"
@@ -70,6 +75,13 @@ def _adapted(entry: AdaptationEntry) -> str:
     prior = entry.prior and f", prior {', '.join(f'{label} {p:.2f}' for label, p in entry.prior.items())}"
     source = f"{entry.source.name} {entry.source.version}, sha256 {entry.source.sha256[:12]}…"
     return f"to {clips}{prior or ''}; from {source}, which has UA {entry.ua['shipped']:.3f} on these clips"
+
+
+def _trusted(confidence: Confidence) -> Iterator[str]:
+    yield f"  confidence measured on {', '.join(f'{n} of {name}' for name, n in confidence.corpora.items())}, unheard"
+    for state, curve in confidence.states.items():
+        shown = [f"{share:.0%}: {np.interp(share, curve.answered, curve.accuracy):.3f}" for share in SHOWN_SHARES]
+        yield f"             {state:<5} right when so many are answered: {', '.join(shown)}"
 
 
 def _frontend(entry: InputEntry) -> str:

@@ -49,7 +49,8 @@ def describe(event: Event) -> str:
     why = "" if event.words in (Words.HEARD, Words.OFF) else f"  (words {event.words.value})"
     mark = "\u2026" if event.partial else " "
     likely = "    " if result.probability is None else f"{result.probability:4.0%}"
+    trusted = "" if result.confidence is None else f"  right {result.confidence:4.0%}"
     return (
-        f"{event.start_s:8.1f} - {event.end_s:.1f} s {mark} {result.label:<8} {likely}"
+        f"{event.start_s:8.1f} - {event.end_s:.1f} s {mark} {result.label:<8} {likely}{trusted}"
         f"  {event.latency_ms:5.0f} ms{said}{why}"
     )

@@ -11,8 +11,10 @@ from typing import Any
 from edgeser.corpora import READERS
 from edgeser.corpora.checking import MOST
 from edgeser.runtime.asr import RECOGNISERS, check_name
+from edgeser.runtime.confidence import LEAST_ANSWERED
 from edgeser.runtime.engines import ENGINES
 from edgeser.runtime.errors import InputError
+from edgeser.runtime.labels import UNSURE
 from edgeser.runtime.metrics import Metrics
 from edgeser.runtime.names import escaped_lines, json_lines
 from edgeser.runtime.normalization import NONE, NORMALIZE, RUN, SPEAKER
@@ -73,6 +75,18 @@ def add_normalize_options(parser: argparse.ArgumentParser) -> None:
     )
     help_text = "a running mean that listen has kept, for all recordings, in one pass; it stays as it is"
     parser.add_argument("--state", type=Path, metavar="FILE", help=help_text)
+
+
+def add_answered_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--answered`."""
+    parser.add_argument(
+        "--answered",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help=f"answer so large a share of the utterances, {LEAST_ANSWERED:g} to 1: those whose answers can be trusted "
+        f"less are `{UNSURE}`, by what corpora were answered that the model had never heard (1)",
+    )
 
 
 def read_state(args: argparse.Namespace) -> RunningMean | None:

@@ -11,6 +11,7 @@ import numpy as np
 from edgeser.cli.options import metrics_text
 from edgeser.runtime.errors import EdgeSerError
 from edgeser.training.baseline_run import baseline_of_run
+from edgeser.training.confidence import Reliability, mean_of, reliability_of_run
 from edgeser.training.evaluation import (
     ACCURACIES,
     PREDICTIONS,
@@ -58,19 +59,40 @@ def run_values(run: Path) -> dict[str, Any]:
     return {**values, "run": _values(run, RUN_PREDICTIONS)} if has_run_predictions(run) else values
 
 
+def answered_of_run(run: Path) -> dict[str, Mapping[float, float]]:
+    """Return how many are right by the share that is answered: of each utterance alone, and without the mean."""
+    kinds = {"each alone": PREDICTIONS, **({"mean taken out": RUN_PREDICTIONS} if has_run_predictions(run) else {})}
+    return {name: reliability_of_run(run, kind).accuracy for name, kind in kinds.items()}
+
+
 def interval_text(held_out: HeldOut) -> str:
     """Return a line with the interval over speakers, empty where there is none."""
     interval = held_out.interval("ua")
     return f"UA, {LEVEL:.0%} interval over {interval.speakers} speakers: {interval}" if interval else ""
 
 
+def reliability_text(found: Reliability) -> str:
+    """Return how far answers can be trusted as two small tables: what probabilities mean, and what sureness buys."""
+    width = max(9, *(len(name) + 2 for name in found.before))
+    head = f"{'held out':<{width}}as given" + ("  calibrated on the others" if found.after else "")
+    lines = ["expected calibration error of the probabilities", head]
+    for name, before in [*found.before.items(), ("mean", mean_of(found.before))]:
+        after = found.after.get(name, mean_of(found.after) if name == "mean" and found.after else None)
+        lines.append(f"{name:<{width}}{before:8.3f}" + ("" if after is None else f"  {after:.3f}"))
+    shares = " ".join(f"{share:>6.0%}" for share in found.accuracy)
+    values = " ".join(f"{value:6.3f}" for value in found.accuracy.values())
+    lines += ["", f"{'answered, the surest':<{width}} {shares}", f"{'of those right':<20} {values}"]
+    return "\n".join(lines)
+
+
 def _values(run: Path, predictions: str) -> dict[str, Any]:
     result = cross_validation(run, predictions)
+    values = {**result.as_dict(), "confidence": reliability_of_run(run, predictions).as_dict()}
     baseline = _baseline(run, result, predictions)
     if isinstance(baseline, str):
-        return {**result.as_dict(), "baseline": None}
+        return {**values, "baseline": None}
     beaten = result.mean("ua") > baseline.mean("ua")
-    return {**result.as_dict(), "baseline": baseline.as_dict(), "beats_baseline": beaten}
+    return {**values, "baseline": baseline.as_dict(), "beats_baseline": beaten}
 
 
 def _baseline(run: Path, result: CrossValidation, predictions: str) -> CrossValidation | str:
@@ -89,10 +111,9 @@ def _folds_text(run: Path, predictions: str) -> str:
     rows |= _means("mean", result)
     if isinstance(baseline, CrossValidation):
         rows |= _means(_BASELINE, baseline)
-    lines = _table("held out", rows)
-    return "\n".join(
-        [*lines, *_verdict(result.mean("ua"), baseline), "", "all folds together", metrics_text(result.pooled)]
-    )
+    lines = [*_table("held out", rows), *_verdict(result.mean("ua"), baseline)]
+    lines += ["", "all folds together", metrics_text(result.pooled)]
+    return "\n".join([*lines, "", reliability_text(reliability_of_run(run, predictions))])
 
 
 def _verdict(mean: float, baseline: CrossValidation | str) -> list[str]:

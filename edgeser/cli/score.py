@@ -14,6 +14,7 @@ examples:
   edgeser score recordings/ -o scores.parquet --workers 4
   edgeser score --corpus manifest:corpus.csv -o scores.jsonl
   edgeser score recordings/ -o scores.csv --normalize run
+  edgeser score recordings/ -o scores.csv --answered 0.8
   edgeser score /mnt/shared/recordings -o scores.parquet --ray auto
 """
 
@@ -32,6 +33,7 @@ from types import FrameType
 from tqdm import tqdm
 
 from edgeser.cli.options import (
+    add_answered_option,
     add_corpus_option,
     add_normalize_options,
     add_runtime_options,
@@ -40,6 +42,7 @@ from edgeser.cli.options import (
     read_state,
 )
 from edgeser.runtime.errors import EdgeSerError, InputError
+from edgeser.runtime.labels import UNSURE
 from edgeser.runtime.metrics import measure
 from edgeser.runtime.names import escaped, escaped_lines
 from edgeser.runtime.scoring import (
@@ -71,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_corpus_option(parser, "labelled utterances, whose transcripts are used")
     add_runtime_options(parser, asr=None)
     add_normalize_options(parser)
+    add_answered_option(parser)
     parser.add_argument("--batch-size", type=positive, default=8)
     parser.add_argument(
         "--workers", type=positive, metavar="N", help="score in N processes; with --ray, on N actors (one a CPU)"
@@ -196,6 +200,7 @@ def _scorer(args: argparse.Namespace) -> Scorer:
         trusted=args.trusted,
         normalize=args.normalize,
         state=read_state(args),
+        answered=args.answered,
     )
     if not args.ray:
         return open_scorer(setup, args.workers or 0, args.batch_size)
@@ -243,7 +248,11 @@ def _print(row: Row) -> None:
 
 
 def _conclude(summary: Summary, labels: tuple[str, ...], error: str) -> int:
-    known = {pair: count for pair, count in summary.answers.items() if pair[0] in labels}
+    everything = {pair: count for pair, count in summary.answers.items() if pair[0] in labels}
+    known = {pair: count for pair, count in everything.items() if pair[1] != UNSURE}
+    unsure = sum(everything.values()) - sum(known.values())
+    if unsure:
+        print(f"{UNSURE} about {unsure} of {sum(everything.values())}, which are left out", file=sys.stderr)
     if known:
         answered = [label for (_, label), count in known.items() for _ in range(count)]
         actual = [emotion for (emotion, _), count in known.items() for _ in range(count)]

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgeser.cli.options import check_state, positive
+from edgeser.cli.options import add_answered_option, check_state, positive
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.files import check_file
 from edgeser.runtime.normalization import NONE, NORMALIZE, RUN
@@ -41,6 +41,7 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="go on with the mean that this file keeps, if it is there, and keep in it what was heard at the end",
     )
+    add_answered_option(parser)
     parser.add_argument("--deadline", type=float, default=3.0, help="seconds that words are waited for, live (3)")
 
 
@@ -76,7 +77,13 @@ def stream_options(args: argparse.Namespace) -> StreamOptions:
         check_state(args)
         check_file(args.state)
         normalize, state = RUN, RunningMean.load(args.state) if args.state.exists() else None
-    return StreamOptions(partial=args.partial, asr_deadline_s=args.deadline, normalize=normalize, state=state)
+    return StreamOptions(
+        partial=args.partial,
+        asr_deadline_s=args.deadline,
+        normalize=normalize,
+        state=state,
+        answered=args.answered,
+    )
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""How well a model does, in two charts: the confusion matrix, and the accuracies of each session."""
+"""How well a model does, in charts: the confusion matrix, each session's accuracies, and what sureness buys."""
 
 from __future__ import annotations
 
@@ -78,6 +78,33 @@ def sessions_figure(sessions: Mapping[str, Metrics], session_name: str = "sessio
         axes.set_xlabel(f"{session_name} (utterances)")
         axes.set_ylabel("accuracy (%)")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+        figure.set_layout_engine("tight")
+    return figure
+
+
+def answered_figure(curves: Mapping[str, Mapping[float, float]]) -> Figure:
+    """Draw the accuracy over the share of utterances that is answered, the surest.
+
+    Args:
+        curves: By name, accuracy by share, both 0 to 1; two names at most.
+
+    Raises:
+        InputError: No curve.
+    """
+    if not curves:
+        raise InputError("answered: got no curve, expected at least one to draw")
+    with styled():
+        figure = new_figure(6.4, 4.2)
+        axes = figure.add_subplot()
+        for (name, curve), colour, mark in zip(curves.items(), (BLUE, ORANGE), ("o-", "s--"), strict=False):
+            shares, values = (100.0 * np.array(list(column)) for column in (curve.keys(), curve.values()))
+            axes.plot(shares, values, mark, color=colour, label=shorten(name, _NAME))
+        axes.invert_xaxis()
+        axes.set_ylim(0, 100)
+        axes.set_xlabel("answered, the surest (% of the utterances)")
+        axes.set_ylabel("of those right (%)")
+        if len(curves) > 1:
+            axes.legend(loc="lower right", frameon=False)
         figure.set_layout_engine("tight")
     return figure
 

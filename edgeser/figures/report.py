@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgeser.figures.charts import confusion_figure, sessions_figure
+from edgeser.figures.charts import answered_figure, confusion_figure, sessions_figure
 from edgeser.figures.explanation import Explanation, explanation_figure
 from edgeser.figures.page import Picture, page
 from edgeser.figures.style import png, styled
@@ -28,6 +28,7 @@ class Report:
         session_name: What a session is: `held-out session` where training never saw it.
         explanations: Of a few utterances.
         facts: What else a reader should know, for example the corpus, by name.
+        answered: Accuracy by the share of utterances that is answered, by what was taken out of rows.
     """
 
     title: str
@@ -37,6 +38,7 @@ class Report:
     session_name: str = "session"
     explanations: Sequence[Explanation] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
+    answered: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
 
 
 def check_report(folder: Path) -> None:
@@ -61,8 +63,8 @@ def write_report(folder: Path, report: Report) -> list[Path]:
         report: What to draw.
 
     Returns:
-        The files: `confusion.png`, `sessions.png` where there are sessions, `explanation-1.png` and so on,
-        `report.html` last.
+        The files: `confusion.png`, `sessions.png` where there are sessions, `answered.png` where that is known,
+        `explanation-1.png` and so on, `report.html` last.
 
     Raises:
         InputError: The path is a file, or not writable.
@@ -102,6 +104,18 @@ def draw(report: Report) -> list[Picture]:
                 png(sessions_figure(report.sessions, report.session_name)),
                 f"Accuracies by {report.session_name}; lines are the means over the sessions, each weighing the same.",
                 "Bars: " + "; ".join(f"{s}: WA {m.wa:.1%}, UA {m.ua:.1%}" for s, m in report.sessions.items()),
+            )
+        )
+    if report.answered:
+        pictures.append(
+            Picture(
+                "answered.png",
+                png(answered_figure(report.answered)),
+                "How many answers are right when only the surest are given; what was held out apart weighs the same.",
+                "; ".join(
+                    f"{name}: " + ", ".join(f"of {share:.0%} answered {value:.1%} right" for share, value in c.items())
+                    for name, c in report.answered.items()
+                ),
             )
         )
     for number, explanation in enumerate(report.explanations, 1):

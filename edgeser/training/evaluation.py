@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeser.corpora import Utterance
-from edgeser.corpora.splits import ALL, SESSIONS, UNSEEN
+from edgeser.corpora.splits import SESSIONS, UNSEEN
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.files import replacing
 from edgeser.runtime.metrics import Metrics, measure
@@ -183,26 +183,37 @@ def cross_validation(run: Path, predictions: str = PREDICTIONS) -> CrossValidati
     Raises:
         InputError: The folder holds no finished fold.
     """
+    folds = read_folds(run, predictions)
+    everything = [row for rows in folds.values() for row in rows]
+    return CrossValidation(measure_parts(folds), _measure(everything, _labels(everything)), protocol_of(run))
+
+
+def read_folds(run: Path, predictions: str = PREDICTIONS) -> dict[str, list[dict[str, str]]]:
+    """Return a run's predictions by fold; see `cross_validation` for the arguments and errors."""
     files = _predictions(run, predictions)
     if not files:
         raise InputError(f"{run}: holds no fold with predictions: run `edgeser train --out {run}` first")
-    folds = {file.parent.name.removeprefix("fold-"): read_predictions(file) for file in files}
-    everything = [row for rows in folds.values() for row in rows]
-    return CrossValidation(measure_parts(folds), _measure(everything, _labels(everything)), _protocol(run))
+    return {file.parent.name.removeprefix("fold-"): read_predictions(file) for file in files}
 
 
 def measure_parts(folds: Mapping[str, Sequence[Mapping[str, str]]]) -> dict[str, HeldOut]:
-    """Measure folds by their predictions; the one of what may only be tested on gives a part for each corpus."""
-    parts: dict[str, HeldOut] = {}
+    """Measure the parts of folds, see `parts_of`, by their predictions."""
+    return {name: HeldOut.of(fold, rows, _labels(rows)) for name, (fold, rows) in parts_of(folds).items()}
+
+
+def parts_of(
+    folds: Mapping[str, Sequence[Mapping[str, str]]],
+) -> dict[str, tuple[str, Sequence[Mapping[str, str]]]]:
+    """Return folds by name, and their rows; the one of what may only be tested on gives a part for each corpus."""
+    parts: dict[str, tuple[str, Sequence[Mapping[str, str]]]] = {}
     for fold, rows in folds.items():
-        labels = _labels(rows)
         groups: dict[str, list[Mapping[str, str]]] = {}
         for row in rows:
             groups.setdefault(row.get("corpus", "") if fold == UNSEEN else "", []).append(row)
         for corpus, some in groups.items():
             # A corpus may be held out in part and be tested on only for the rest.
             name = f"{corpus} ({fold})" if corpus in parts else corpus or fold
-            parts[name] = HeldOut.of(fold, some, labels)
+            parts[name] = (fold, some)
     return parts
 
 
@@ -216,35 +227,10 @@ def _intervals(interval: Callable[[str], Interval | None]) -> dict[str, Any]:
     return {"intervals": {name: one.as_dict() for name, one in found.items() if one}} if any(found.values()) else {}
 
 
-def _protocol(run: Path) -> str:
+def protocol_of(run: Path) -> str:
+    """Return what a run's folds were made by."""
     found = read_run(run)
     return SESSIONS if found is None else str(found.options.get("protocol", SESSIONS))
-
-
-def temperature(run: Path) -> float:
-    """Return what a run's logits are best divided by, for probabilities that mean what they say.
-
-    The value that makes the emotions of all held-out utterances likeliest (temperature scaling, Guo et al. 2017).
-    It changes no label. What may only be tested on has no say.
-
-    Raises:
-        InputError: The folder holds no finished fold, or only some that may not choose.
-    """
-    cross_validation(run)
-    files = [file for file in _predictions(run) if file.parent.name not in (f"fold-{UNSEEN}", f"fold-{ALL}")]
-    if not files:
-        raise InputError(f"{run}: was tested on what may only be tested on: give a run that held out some of its own")
-    rows = [row for file in files for row in read_predictions(file)]
-    labels = [name for name in rows[0] if name.startswith("p_")]
-    logs = np.log(np.clip([[float(row[label]) for label in labels] for row in rows], 1e-7, 1.0))
-    truth = np.array([labels.index(f"p_{row['emotion']}") for row in rows])
-
-    def cost(value: float) -> float:
-        scaled = logs / value
-        normal = np.log(np.exp(scaled - scaled.max(axis=1, keepdims=True)).sum(axis=1)) + scaled.max(axis=1)
-        return float((normal - scaled[np.arange(len(truth)), truth]).mean())
-
-    return float(min(np.geomspace(0.25, 8.0, 201), key=cost))
 
 
 def read_predictions(path: Path) -> list[dict[str, str]]:

@@ -53,6 +53,8 @@ function bars(event) {
     bar.style.width = `${100 * share}%`;
     element("span", `${Math.round(100 * share)}%`, $("bars")).className = "share";
   }
+  const trusted = event.confidence === null ? "" : `right with ${Math.round(100 * event.confidence)}% probability`;
+  $("confidence").textContent = event.label === "unsure" ? `unsure: ${trusted}` : trusted;
 }
 
 function draw() {
@@ -63,7 +65,7 @@ function draw() {
   for (const event of events) {
     if (event.end_s < first) continue;
     const share = event[`p_${event.label}`];
-    if (share === undefined) continue; // no speech
+    if (share === undefined) continue; // no speech, or unsure
     const block = element("div", "", timeline);
     block.setAttribute("role", "listitem");
     block.title = `${clock(event.start_s)} ${event.label} ${Math.round(100 * share)}%`;
@@ -79,6 +81,7 @@ function write(event) {
   const line = document.createElement("li");
   const when = element("time", clock(event.start_s), line);
   when.title = `${event.start_s.toFixed(1)} to ${event.end_s.toFixed(1)} s, answered in ${Math.round(event.latency_ms)} ms`;
+  if (event.confidence !== null) when.title += `, right with ${Math.round(100 * event.confidence)}% probability`;
   element("b", event.label, line).style.borderColor = colour(event.label);
   const said = element("span", "", line);
   event.words.forEach(([text], i) => {
