@@ -162,10 +162,10 @@ def test_evaluate_a_bundle_draws_what_it_found(corpus: str, tmp_path: Path, caps
     folder = tmp_path / "figures"
     assert main(["evaluate", BUNDLE, "--corpus", corpus, "--figures", str(folder), "--explain", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["utterances"] == 8
-    names = ["confusion.png", "explanation-1.png", "explanation-2.png", "report.html", "sessions.png"]
+    names = ["answered.png", "confusion.png", "explanation-1.png", "explanation-2.png", "report.html", "sessions.png"]
     assert sorted(file.name for file in folder.iterdir()) == names
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == 5
     assert f"edgeser evaluate {BUNDLE} --corpus {corpus} --figures {folder} --explain 2</pre>" in page
     assert "true: angry" in page
     assert "true: happy" in page
@@ -184,7 +184,7 @@ def test_evaluate_a_run_draws_its_held_out_sessions(
     assert main(["evaluate", "run", "--figures", "out/figures"]) == 0
     assert "mean     0.500  0.500" in capsys.readouterr().out
     files = sorted(file.name for file in (tmp_path / "out" / "figures").iterdir())
-    assert files == ["confusion.png", "report.html", "sessions.png"]
+    assert files == ["answered.png", "confusion.png", "report.html", "sessions.png"]
     page = (tmp_path / "out" / "figures" / "report.html").read_text(encoding="utf-8")
     assert "held-out session" in page
     assert "<pre>edgeser evaluate run --figures out/figures</pre>" in page
