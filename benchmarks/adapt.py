@@ -33,10 +33,9 @@ from edgeser.runtime.normalization import NONE, RUN
 from edgeser.runtime.pipeline import Heard, softmax
 from edgeser.runtime.recognizer import Runtime
 from edgeser.runtime.scoring import Recording
+from edgeser.training.confidence import calibration_error
 from edgeser.training.evaluation import HeldOut
 from edgeser.training.intervals import LEVEL, speaker_interval
-
-_BINS = 15
 
 
 class RememberingObserver(Observer):
@@ -162,12 +161,6 @@ def _judged(draws: Sequence[Sequence[Answers]], which: str, labels: Sequence[str
         found.append(HeldOut.of_answers(utterances, named, labels))
         errors.append(calibration_error(probabilities.max(axis=1), right))
     return found, float(np.mean(errors))
-
-
-def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
-    """Return the expected calibration error over bins of one width (Guo et al. 2017, equation 3), 0 to 1."""
-    bins = np.clip(np.ceil(confidence * _BINS).astype(int) - 1, 0, _BINS - 1)
-    return float(np.abs(np.bincount(bins, confidence - right, _BINS)).sum() / right.size)
 
 
 def voices_of(observer: Observer, utterances: Sequence[Utterance], known: Sequence[str], by: str) -> list[Voice]:

@@ -26,9 +26,9 @@ FAST = ("--engine", "onnxruntime", "--asr", "none")
     ],
 )
 def test_a_bundle_without_a_table_refuses_a_share(
-    command: tuple[str, ...], clip: Path, capsys: pytest.CaptureFixture[str]
+    command: tuple[str, ...], uncentered: Path, clip: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*command, str(clip), *FAST, "--answered", "0.8"]) == 2
+    assert main([*command, str(clip), *FAST, "--bundle", str(uncentered), "--answered", "0.8"]) == 2
     error = capsys.readouterr().err
     assert "has no confidence table, expected 1" in error
     assert error.count("\n") == 1

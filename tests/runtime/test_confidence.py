@@ -34,9 +34,9 @@ def runtime(confident: Path) -> Iterator[Runtime]:
 
 
 @pytest.fixture(scope="module")
-def plain() -> Iterator[Runtime]:
-    """The default bundle, which has no table."""
-    with Runtime.load(**ENGINE) as opened:
+def plain(uncentered: Path) -> Iterator[Runtime]:
+    """A bundle that has no table."""
+    with Runtime.load(uncentered, **ENGINE) as opened:
         yield opened
 
 
@@ -91,16 +91,16 @@ def test_a_table_reads_as_it_was_written() -> None:
         assert "\n" not in str(raised.value)
 
 
-def test_a_manifest_has_a_state_for_the_mean_where_the_model_has(confident: Path) -> None:
+def test_a_manifest_has_a_state_for_the_mean_where_the_model_has(confident: Path, uncentered: Path) -> None:
     manifest = Bundle.open(confident).manifest
     assert manifest.confidence is not None
     assert type(manifest).from_json(manifest.to_json()) == manifest
     with pytest.raises(BundleError, match=r"confidence of \['cold'\], and a mean_prior"):
         dataclasses.replace(manifest, confidence=CONFIDENCE)
-    default = Bundle.open(default_bundle()).manifest
-    assert dataclasses.replace(default, confidence=CONFIDENCE).confidence == CONFIDENCE
+    other = Bundle.open(uncentered).manifest
+    assert dataclasses.replace(other, confidence=CONFIDENCE).confidence == CONFIDENCE
     with pytest.raises(BundleError, match=r"confidence of \['cold', 'run'\], and no mean_prior"):
-        dataclasses.replace(default, confidence=manifest.confidence)
+        dataclasses.replace(other, confidence=manifest.confidence)
 
 
 @pytest.mark.parametrize("label", [UNSURE, NO_SPEECH])
@@ -143,9 +143,9 @@ def test_nothing_is_claimed_of_silence(runtime: Runtime) -> None:
     assert (result.label, result.confidence) == (NO_SPEECH, None)
 
 
-def test_a_bundle_without_a_table_says_nothing(plain: Runtime, speech: Samples, clip: Path) -> None:
+def test_a_bundle_without_a_table_says_nothing(plain: Runtime, uncentered: Path, speech: Samples, clip: Path) -> None:
     assert plain.recognize(speech, SAMPLE_RATE, transcript="").confidence is None
-    message = r"got 0\.8, and default\.edgeser has no confidence table, expected 1"
+    message = r"got 0\.8, and uncentered\.edgeser has no confidence table, expected 1"
     with pytest.raises(InputError, match=message):
         plain.recognize(speech, SAMPLE_RATE, answered=0.8)
     with pytest.raises(InputError, match=message):
@@ -153,7 +153,7 @@ def test_a_bundle_without_a_table_says_nothing(plain: Runtime, speech: Samples, 
     with pytest.raises(InputError, match=message):
         plain.open_stream(options=StreamOptions(answered=0.8))
     with pytest.raises(InputError, match=message):
-        InProcess(Setup(**ENGINE, answered=0.8))
+        InProcess(Setup(uncentered, **ENGINE, answered=0.8))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.04, 1.01, -1.0, float("nan")])
