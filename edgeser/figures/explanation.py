@@ -119,7 +119,7 @@ def _explain(runtime: Runtime, recording: Recording) -> Explanation:
         if isinstance(frontend, AudioFrontend):
             features = frontend(samples)
             features = features if recording.shift is None else features.without(recording.shift)
-            times_s = features.moments * frontend.hop_s + frontend.window_s / 2
+            times_s = features.moments.astype(np.float64) * frontend.hop_s + frontend.window_s / 2
         elif isinstance(frontend, TextFrontend):
             features = frontend(result.transcript)
         else:

@@ -45,6 +45,7 @@ class WaveAugmentation:
     """How copies of a recording differ from it.
 
     Attributes:
+        seed: Of the conditions; another one than the recipe's, so that repeated runs share the rows that were computed.
         cut_share: Share of the copies that are a short stretch of the recording; drawn for each of them.
         cut_s: Shortest and longest stretch, seconds.
         noise_share: Share of the conditions with noise.
@@ -64,6 +65,7 @@ class WaveAugmentation:
         speeds: Lowest and highest speed; pitch and pace carry emotion, so they stay close to 1.
     """
 
+    seed: int = 1
     cut_share: float = 0.3
     cut_s: tuple[float, float] = (0.7, 1.6)
     noise_share: float = 0.5

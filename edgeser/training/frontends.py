@@ -90,7 +90,7 @@ def corpus_copies(options: TrainOptions, utterances: Sequence[Utterance]) -> lis
         return []
     bank = NoiseBank() if options.noise is None else read_noises(options.noise, "train")
     trained = [utterance for utterance in utterances if not utterance.is_test_only]
-    return copies(trained, recipe.copies, recipe.wave, bank, recipe.seed)
+    return copies(trained, recipe.copies, recipe.wave, bank, recipe.wave.seed)
 
 
 def log_mel(options: TrainOptions) -> LogMel:

@@ -67,7 +67,7 @@ class Recipe:
         skewed_share: With `mean_prior`, share of the means whose recordings have unequal shares of the emotions.
         copies: Copies of every recording that train beside it, each under a condition that `wave` draws.
         clean_share: With `copies`, share of the draws that take the recording itself, not one of its copies.
-        seed: Of weights, order and augmentation.
+        seed: Of weights, order and augmentation; copies are drawn by `wave.seed`.
         log_mel: Augmentation of log-mel energies.
         encoder: Augmentation of a speech encoder's rows.
         wave: Augmentation of the audio itself, of copies.

@@ -54,7 +54,7 @@ def test_the_mean_of_what_was_heard_before_is_taken_out_and_then_the_utterance_i
     state, means = runtime.open_state(), []
     for clip in clips:
         samples = load_audio(clip)
-        expected = np.sum(means, axis=0) / (len(means) + 2.0) if means else np.zeros(1152)
+        expected = np.sum(means, axis=0) / (len(means) + 2.0) if means else np.zeros(runtime.frontends["audio"].dim)
         answer = runtime.recognize(clip, state=state)
         np.testing.assert_allclose(chances(answer), by_hand(runtime, samples, expected), atol=1e-4)
         audio = runtime.frontends["audio"]
@@ -137,7 +137,8 @@ def test_a_bundle_that_was_not_trained_for_it_refuses(plain: Runtime, runtime: R
 
 
 def test_a_state_of_another_encoder_is_refused(runtime: Runtime, clip: Path) -> None:
-    for state in (RunningMean("ab" * 32, np.zeros(1152)), RunningMean(runtime.normalization.encoder, np.zeros(80))):
+    dim = runtime.frontends["audio"].dim
+    for state in (RunningMean("ab" * 32, np.zeros(dim)), RunningMean(runtime.normalization.encoder, np.zeros(80))):
         with pytest.raises(InputError, match="state: is of encoder"):
             runtime.recognize(clip, state=state)
 
