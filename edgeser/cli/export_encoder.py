@@ -51,6 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DB",
         help="of speech: leave out rows so far under the loudest one of an utterance, for example 30; none",
     )
+    parser.add_argument(
+        "--level-db",
+        type=float,
+        metavar="DB",
+        help="of speech: bring an utterance to this level, dB under full scale, before it is heard, for example -26; "
+        "none",
+    )
     parser.add_argument("--name", help="the encoder's name; the folder's")
     parser.add_argument("--licence", help="attribution and terms of the weights")
 
@@ -70,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
             args.licence,
             args.pool,
             args.pause_db,
+            args.level_db,
         )
     )
     options = frontend.options()

@@ -31,7 +31,7 @@ from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import InputError, MissingDependencyError, ParityError
 from edgeser.runtime.files import check_folder
 from edgeser.runtime.frontends import Frontend, SpeechEncoder, TextEncoder, write_frontend
-from edgeser.runtime.frontends.onnx_encoder import GRAPH, LARGEST_PAUSE_DB, POOLS, TOKENIZER
+from edgeser.runtime.frontends.onnx_encoder import GRAPH, LARGEST_PAUSE_DB, LEVELS_DB, POOLS, TOKENIZER
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +96,7 @@ class EncoderOptions:
         licence: Attribution and terms of the weights; `None` for what is known of a packaged encoder.
         pool: One row for the whole line, of text alone: `start` or `mean`, see `BertEncoder`.
         pause_db: Of speech: rows so far under the loudest one of an utterance are left out; see `rows_of_speech`.
+        level_db: Of speech: the level that it is brought to before it is heard; see `at_speech_level`.
     """
 
     source: str
@@ -107,12 +108,15 @@ class EncoderOptions:
     licence: str | None = None
     pool: str | None = None
     pause_db: float | None = None
+    level_db: float | None = None
 
     def __post_init__(self) -> None:
         if self.pool is not None and self.pool not in POOLS:
             raise InputError(f"--pool: got {self.pool!r}, expected {' or '.join(POOLS)}")
         if self.pause_db is not None and not 0.0 < self.pause_db <= LARGEST_PAUSE_DB:
             raise InputError(f"--pause-db: got {self.pause_db:g}, expected above 0 to {LARGEST_PAUSE_DB:g}")
+        if self.level_db is not None and not LEVELS_DB[0] <= self.level_db <= LEVELS_DB[1]:
+            raise InputError(f"--level-db: got {self.level_db:g}, expected {LEVELS_DB[0]:g} to {LEVELS_DB[1]:g}")
 
 
 def export_encoder(options: EncoderOptions) -> tuple[Frontend, float]:
@@ -140,8 +144,13 @@ def _export(options: EncoderOptions, source: Path) -> tuple[Frontend, float]:
         raise InputError(
             f"--pool: got {options.pool} for {source}, which hears speech: only lines of text have one row"
         )
-    if options.pause_db is not None and kind != "speech":
-        raise InputError(f"--pause-db: got {options.pause_db:g} for {source}, which reads text: only speech has pauses")
+    of_speech = {"pause_db": options.pause_db, "level_db": options.level_db}
+    for name, value in of_speech.items():
+        if value is not None and kind != "speech":
+            flag = "--" + name.replace("_", "-")
+            raise InputError(
+                f"{flag}: got {value:g} for {source}, which reads text: only speech has pauses and a level"
+            )
     encoder = loader(source, length)
     if isinstance(encoder, BertEncoder):
         encoder.pool = options.pool
@@ -155,7 +164,7 @@ def _export(options: EncoderOptions, source: Path) -> tuple[Frontend, float]:
         "weights": options.weights,
         "licence": licence,
         **encoder.describe(),
-        **({} if options.pause_db is None else {"pause_db": float(options.pause_db)}),
+        **{name: float(value) for name, value in of_speech.items() if value is not None},
     }
     inputs = example_inputs(encoder, length, description)
     with torch.inference_mode():

@@ -17,7 +17,7 @@ from edgeser.runtime.cpu import integers_are_exact
 from edgeser.runtime.engines import Arrays, Engine, open_engine
 from edgeser.runtime.errors import BundleError, EdgeSerError, InputError, ParityError
 from edgeser.runtime.frontends import Frontend, LogMel, SpeechEncoder, TextEncoder
-from edgeser.runtime.frontends.pauses import rows_of_speech
+from edgeser.runtime.frontends.speech_rows import rows_of_speech
 from edgeser.runtime.golden import (
     ENCODER_TOLERANCE,
     TOLERANCE,

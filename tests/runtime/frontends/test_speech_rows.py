@@ -1,14 +1,15 @@
-"""Tests of which rows of a recording are speech."""
+"""Tests of which rows of a recording are speech, and of its level."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from edgeser.runtime.audio import Samples
-from edgeser.runtime.frontends.pauses import rows_of_speech
+from edgeser.runtime.frontends.speech_rows import at_speech_level, rows_of_speech
 
 HOP = 320
 
@@ -49,3 +50,18 @@ def test_any_samples(samples: Samples, sizes: tuple[int, int], pause_db: float) 
     assert (np.diff(rows) > 0).all()
     kept = np.array(powers)[rows]
     assert (kept >= max(powers) * 10 ** (-pause_db / 10) * (1 - 1e-6) - 1e-12).all()
+
+
+def test_speech_is_brought_to_a_level(speech: Samples) -> None:
+    padded = np.concatenate([np.zeros(32_000, np.float32), speech, np.zeros(32_000, np.float32)])
+    brought = at_speech_level(padded, HOP, HOP, -26.0)
+    whole = brought[: brought.size // HOP * HOP]
+    rows = whole.reshape(-1, HOP)[rows_of_speech(brought, HOP, HOP, 30.0)]
+    assert 10 * np.log10(np.mean(np.square(rows, dtype=np.float64))) == pytest.approx(-26.0, abs=0.01)
+    assert brought.dtype == np.float32
+    for level in (1e-4, 0.5, 4.0):
+        np.testing.assert_allclose(at_speech_level(padded * np.float32(level), HOP, HOP, -26.0), brought, rtol=1e-4)
+
+
+def test_digital_silence_has_no_level() -> None:
+    np.testing.assert_array_equal(at_speech_level(np.zeros(3_200, np.float32), HOP, HOP, -26.0), np.zeros(3_200))

@@ -1,0 +1,50 @@
+"""Which rows of a recording are speech, and how loud it is, by power alone."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeser.runtime.audio import Samples
+
+_ACTIVE_DB = 30.0
+
+
+def rows_of_speech(samples: Samples, hop: int, window: int, pause_db: float) -> NDArray[np.intp]:
+    """Return the rows that are not pauses, in order: at least the loudest one.
+
+    Args:
+        samples: `(samples,)`, at least `window` of them.
+        hop: Samples from one row to the next.
+        window: Samples that a row stands for.
+        pause_db: A row whose mean power is more than this under the loudest row's is a pause. Digital silence has none.
+    """
+    powers = _powers(samples, hop, window)
+    return np.flatnonzero(powers >= powers.max() * 10.0 ** (-pause_db / 10.0))
+
+
+def at_speech_level(samples: Samples, hop: int, window: int, level_db: float) -> Samples:
+    """Return samples whose speech has a level: the mean power of its rows without pauses, close to ITU-T P.56's.
+
+    Args:
+        samples: `(samples,)`, at least `window` of them.
+        hop: Samples from one row to the next.
+        window: Samples that a row stands for.
+        level_db: The level, dB under full scale (a square wave of 1); rows 30 dB under the loudest are pauses here.
+
+    Returns:
+        `(samples,)` float32, not limited to -1 to 1. Digital silence stays as it is.
+    """
+    powers = _powers(samples, hop, window)
+    power = float(powers[powers >= powers.max() * 10.0 ** (-_ACTIVE_DB / 10.0)].mean())
+    if power == 0.0:
+        return samples
+    return (samples * (10.0 ** (level_db / 20.0) / np.sqrt(power))).astype(np.float32)
+
+
+def _powers(samples: Samples, hop: int, window: int) -> NDArray[np.float64]:
+    """Return the mean power of each row."""
+    starts = np.arange(0, samples.shape[0] - window + 1, hop)
+    energy = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
+    powers: NDArray[np.float64] = np.maximum(energy[starts + window] - energy[starts], 0.0) / window
+    return powers
