@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgeser.models.base import EmotionModel, InputSpec, LogMelShape, ModelOutput
 from edgeser.models.cat import CAT
 from edgeser.models.dropformer import DropFormer
+from edgeser.models.ensemble import MOST_MEMBERS, Ensemble
 from edgeser.models.ilt import ILT
 from edgeser.models.ks_transformer import KSTransformer
 from edgeser.models.multigranularity import Multigranularity
@@ -21,6 +22,7 @@ FAMILIES: Mapping[str, type[EmotionModel]] = {
 __all__ = [
     "FAMILIES",
     "EmotionModel",
+    "Ensemble",
     "InputSpec",
     "LogMelShape",
     "ModelOutput",
@@ -38,16 +40,30 @@ def family(name: str) -> type[EmotionModel]:
 
 
 def build_model(
-    family_name: str, preset: str, inputs: Mapping[str, InputSpec], classes: int, **changes: Any
+    family_name: str, preset: str, inputs: Mapping[str, InputSpec], classes: int, members: int = 1, **changes: Any
 ) -> EmotionModel:
-    """Build a family's preset with fresh weights; `changes` replaces fields of its configuration."""
+    """Build a family's preset with fresh weights; `changes` replaces fields of its configuration.
+
+    With `members`, as many such networks answer together, see `Ensemble`.
+
+    Raises:
+        InputError: A field is unknown or does not fit.
+    """
     chosen = family(family_name)
     try:
-        return chosen.preset(preset, inputs, classes, **changes)
+        return _together(members, lambda: chosen.preset(preset, inputs, classes, **changes))
     except TypeError as error:
         raise InputError(f"{family_name}: unknown option among {sorted(changes)}: {error}") from error
 
 
 def restore_model(family_name: str, configuration: Mapping[str, Any]) -> EmotionModel:
     """Build the model that `EmotionModel.configuration` described, with fresh weights."""
-    return family(family_name).restore(configuration)
+    chosen = family(family_name)
+    member = {name: value for name, value in configuration.items() if name != "members"}
+    return _together(configuration.get("members", 1), lambda: chosen.restore(member))
+
+
+def _together(members: int, build: Callable[[], EmotionModel]) -> EmotionModel:
+    if not isinstance(members, int) or isinstance(members, bool) or not 1 <= members <= MOST_MEMBERS:
+        raise InputError(f"members: got {members!r}, expected a whole number from 1 to {MOST_MEMBERS}")
+    return build() if members == 1 else Ensemble([build() for _ in range(members)])

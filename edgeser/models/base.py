@@ -67,7 +67,7 @@ class EmotionModel(nn.Module):
         importances: Modalities that `ModelOutput.importance` has.
     """
 
-    family: ClassVar[str]
+    family: str
     presets: ClassVar[tuple[str, ...]] = ("paper", "compact")
     modes: ClassVar[tuple[tuple[str, ...], ...]]
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}

@@ -1,0 +1,61 @@
+"""Several networks of one family that answer together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from edgeser.models.base import EmotionModel, ModelOutput
+
+MOST_MEMBERS = 16
+
+
+class Ensemble(EmotionModel):
+    """Networks of one configuration with weights of their own, trained side by side (a deep ensemble).
+
+    On voices that no network met, networks that differ in nothing but their first weights disagree by more than most
+    recipes do; their mean is better than each. Its logits are the mean of its members', which is the geometric mean of
+    their probabilities, its importances the mean of theirs. In training every member also answers for itself.
+
+    Made by `edgeser.models.build_model` and `restore_model`; `family` is that of the members.
+
+    Args:
+        members: Two or more, of one configuration.
+    """
+
+    def __init__(self, members: Sequence[EmotionModel]) -> None:
+        super().__init__()
+        first = members[0]
+        self.family = first.family
+        self.inputs = first.inputs
+        self.importances = first.importances
+        self.members = nn.ModuleList(members)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> ModelOutput:
+        outputs: list[ModelOutput] = [member(inputs) for member in self.members]
+        logits = torch.stack([output.logits for output in outputs])
+        importance = {
+            name: torch.stack([output.importance[name] for output in outputs]).mean(dim=0)
+            for name in outputs[0].importance
+        }
+        parts = {}
+        if self.training:
+            for number, output in enumerate(outputs):
+                parts[f"{number}"] = output.logits
+                parts |= {f"{number}.{name}": part for name, part in output.parts.items()}
+        return ModelOutput(logits.mean(dim=0), importance, parts)
+
+    def prepare(self, batches: Iterable[Mapping[str, Tensor]]) -> None:
+        """Have one member measure; it depends on the batches alone, so the others take it over."""
+        first, *others = self.members
+        cast(EmotionModel, first).prepare(batches)
+        measured = dict(first.named_buffers())
+        for member in others:
+            for name, buffer in member.named_buffers():
+                buffer.copy_(measured[name])
+
+    def configuration(self) -> dict[str, Any]:
+        return {**cast(EmotionModel, self.members[0]).configuration(), "members": len(self.members)}
