@@ -16,7 +16,7 @@ import platform
 import shlex
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,11 +41,14 @@ from edgeser.training.intervals import LEVEL, speaker_interval
 class RememberingObserver(Observer):
     """An observer that runs the encoder once for each recording, however often it is heard."""
 
+    def __init__(self, runtime: Runtime, tick: Callable[[], object] = lambda: None) -> None:
+        super().__init__(runtime, tick)
+        self._memory: dict[str, tuple[str, Heard] | str] = {}
+
     def hear(self, recording: Recording) -> tuple[str, Heard] | str:
-        memory: dict[str, tuple[str, Heard] | str] = self.__dict__.setdefault("_memory", {})
-        if recording.id not in memory:
-            memory[recording.id] = super().hear(recording)
-        return memory[recording.id]
+        if recording.id not in self._memory:
+            self._memory[recording.id] = super().hear(recording)
+        return self._memory[recording.id]
 
 
 @dataclass(frozen=True)
