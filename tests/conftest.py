@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -345,16 +346,26 @@ def _write_iemocap_texts(session: Path, dialog: str, turns: list[str]) -> None:
         file.write_text("\n".join(f"{turn} :Fear; ()" for turn in turns), encoding="ascii")
 
 
-def _virtual_microphone() -> Any:
-    """Load `tests/virtual_microphone.py`: test folders are no packages."""
-    name = "virtual_microphone"
+def _load(name: str, file: Path) -> ModuleType:
+    """Load a file that is in no package under a name, once."""
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
+        spec = importlib.util.spec_from_file_location(name, file)
         assert spec is not None
         assert spec.loader is not None
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
     return sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def load_benchmark() -> Callable[[Path], ModuleType]:
+    """Load a script of `benchmarks`."""
+    return lambda file: _load(f"benchmark_{file.stem}", file)
+
+
+def _virtual_microphone() -> Any:
+    """Load `tests/virtual_microphone.py`: test folders are no packages."""
+    return _load("virtual_microphone", Path(__file__).parent / "virtual_microphone.py")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -23,14 +22,8 @@ TURNED = {"angry": "happy", "happy": "neutral", "neutral": "sad", "sad": "angry"
 
 
 @pytest.fixture(scope="module")
-def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark_adapt", ADAPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def benchmark(load_benchmark: Callable[[Path], ModuleType]) -> ModuleType:
+    return load_benchmark(ADAPT)
 
 
 @pytest.mark.parametrize("normalize", [NONE, RUN])

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -17,14 +16,8 @@ FOLDER = Path(__file__).parents[3] / "benchmarks" / "gpu"
 
 
 @pytest.fixture(scope="module")
-def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("edgeser_gpu_benchmark", FOLDER / "kernels.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def benchmark(load_benchmark: Callable[[Path], ModuleType]) -> ModuleType:
+    return load_benchmark(FOLDER / "kernels.py")
 
 
 def test_arguments(benchmark: ModuleType) -> None:
