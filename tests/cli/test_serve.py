@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import signal
@@ -19,8 +20,7 @@ import soundfile
 
 from edgeser.cli.main import main
 from edgeser.runtime.audio import SAMPLE_RATE, load_audio
-
-webdriver = pytest.importorskip("selenium.webdriver")
+from edgeser.runtime.running_mean import RunningMean
 
 BROWSER, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
 
@@ -29,27 +29,42 @@ UPGRADE += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version
 
 
 @pytest.fixture
-def served(clips: list[Path], tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """`edgeser serve` of two sentences, and the address it printed."""
+def talk(clips: list[Path], tmp_path: Path) -> Path:
+    """Two sentences, a second of silence after each."""
     quiet = np.zeros(SAMPLE_RATE, np.float32)
     wav = tmp_path / "talk.wav"
     soundfile.write(wav, np.concatenate([load_audio(clips[2]), quiet, load_audio(clips[3]), quiet]), SAMPLE_RATE)
-    command = [sys.executable, "-m", "edgeser.cli.main", "serve", "--port", "0", "--wav", str(wav)]
-    command += ["--asr", "pocketsphinx", "--engine", "onnxruntime"]
+    return wav
+
+
+@contextlib.contextmanager
+def serving(*options: object) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """`edgeser serve`, and the address it printed."""
+    command = [sys.executable, "-m", "edgeser.cli.main", "serve", "--port", "0", "--engine", "onnxruntime"]
+    command += map(str, options)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    found = re.search(r"http://\S+", line)
-    assert found, (line, process.stderr and process.stderr.read())
-    yield found.group(), process
-    process.kill()
-    process.wait()
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"http://\S+", line)
+        assert found, (line, process.stderr and process.stderr.read())
+        yield found.group(), process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def served(talk: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    with serving("--wav", talk, "--asr", "pocketsphinx") as (url, process):
+        yield url, process
 
 
 @pytest.fixture
 def browser() -> Iterator[Any]:
     if not (BROWSER and DRIVER):
         pytest.skip("needs chromium and chromedriver (apt install chromium chromium-driver)")
+    webdriver = pytest.importorskip("selenium.webdriver")
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=900,900"):
@@ -134,3 +149,42 @@ def test_ends_at_once_with_clients_that_never_read(served: tuple[str, subprocess
     assert process.wait(timeout=6) == 130  # two seconds, and what this machine needs to end a process
     for client in clients:
         client.close()
+
+
+def test_what_was_heard_is_kept_from_run_to_run(talk: Path, centered: Path, tmp_path: Path) -> None:
+    state = tmp_path / "kitchen.state"
+    for run in (1, 2):
+        with serving("--wav", talk, "--asr", "none", "--bundle", centered, "--state", state) as (_, process):
+            assert process.stdout is not None
+            assert "the audio has ended" in process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 130
+        assert RunningMean.load(state).count == 2 * run
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        (b"nonsense", [], "is no state of a running mean, or damaged"),
+        (None, ["--normalize", "none"], "with --normalize none, expected run: leave one out"),
+        (None, ["--state", "missing/a.state"], "its folder does not exist"),
+    ],
+)
+def test_states_that_cannot_be_used(
+    content: bytes | None,
+    options: list[str],
+    message: str,
+    talk: Path,
+    centered: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    state = tmp_path / "kitchen.state"
+    if content is not None:
+        state.write_bytes(content)
+    command = ["serve", "--port", "0", "--wav", str(talk), "--asr", "none", "--engine", "onnxruntime"]
+    assert main([*command, "--bundle", str(centered), "--state", str(state), *options]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert len(told.splitlines()) == 1
+    assert content is None or state.read_bytes() == content
