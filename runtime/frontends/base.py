@@ -114,9 +114,9 @@ class AudioFrontend(Frontend):
             InputError: Shorter than one window.
         """
 
-    def places(self, samples: Samples) -> NDArray[np.intp] | None:
-        """Return which rows of `(samples,)` those are that `extract` gives, where it leaves pauses out."""
-        return None
+    def extract_placed(self, samples: Samples) -> tuple[Rows, NDArray[np.intp] | None]:
+        """Return what `extract` gives, and which rows of `(samples,)` those are where it leaves pauses out."""
+        return self.extract(samples), None
 
     @abstractmethod
     def with_statistics(self, statistics: Statistics) -> AudioFrontend:
@@ -138,9 +138,10 @@ class AudioFrontend(Frontend):
     def __call__(self, samples: Samples) -> Features:
         """Return the fixed-length features of `(samples,)` float32 mono at 16 kHz."""
         heard = samples[: self.samples_for(self.length)]
-        features = fit_length(self.rows(heard), self.length)
+        rows, places = self.extract_placed(heard)
+        features = fit_length(self.statistics.normalise(rows), self.length)
         total = 1 + (samples.shape[0] - self.samples_for(1)) // round(self.hop_s * SAMPLE_RATE)
-        return Features(features.values, features.valid, total, self.places(heard))
+        return Features(features.values, features.valid, total, places)
 
     def samples_for(self, rows: int) -> int:
         """Samples at 16 kHz that give at least `rows` rows, so that no more is computed than is used."""

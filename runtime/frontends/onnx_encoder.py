@@ -135,6 +135,9 @@ class SpeechEncoder(AudioFrontend):
         return self._encoder.engine
 
     def extract(self, samples: Samples) -> Rows:
+        return self.extract_placed(samples)[0]
+
+    def extract_placed(self, samples: Samples) -> tuple[Rows, NDArray[np.intp] | None]:
         self.check(samples)
         heard = samples[: self._encoder.size]
         if self._level_db is not None:
@@ -145,14 +148,11 @@ class SpeechEncoder(AudioFrontend):
         padded[: heard.shape[0]] = heard
         valid = 1 + (heard.shape[0] - self.samples_for(1)) // round(self.hop_s * SAMPLE_RATE)
         rows = self._encoder.run("samples", padded, heard.shape[0])[:valid]
-        places = self.places(samples)
-        return rows if places is None else rows[places]
-
-    def places(self, samples: Samples) -> NDArray[np.intp] | None:
         if self._pause_db is None:
-            return None
+            return rows, None
         heard = samples[: self._encoder.size]
-        return rows_of_speech(heard, round(self.hop_s * SAMPLE_RATE), self.samples_for(1), self._pause_db)
+        places = rows_of_speech(heard, round(self.hop_s * SAMPLE_RATE), self.samples_for(1), self._pause_db)
+        return rows[places], places
 
     def with_statistics(self, statistics: Statistics) -> SpeechEncoder:
         return SpeechEncoder(self.length, self._description, self._encoder.read, lambda _: self.engine, statistics)
