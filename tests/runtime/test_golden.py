@@ -326,8 +326,11 @@ def test_encoder_vectors_of_something_else(encoders: Mapping[str, Frontend], spe
 
 @pytest.mark.usefixtures("openvino")
 def test_openvino_computes_the_default_bundle(proved: Path) -> None:
-    """Where it multiplies codes in floating point, for want of VNNI, a value on the border between two may move."""
-    limit = 1e-5 if integers_are_exact() else 2e-3
+    """Where it multiplies codes in floating point, for want of VNNI, a value on the border between two may move.
+
+    Float products are added in an order of the processor's: 1e-6 apart with VNNI, 8.1e-5 with AMX (OpenVINO 2026.4).
+    """
+    limit = 2e-4 if integers_are_exact() else 2e-3
     opened = Bundle.open(proved)
     inputs = GoldenVectors.from_bundle(opened).inputs
     with open_engine(opened.graph(), "openvino") as engine, open_engine(opened.graph(), "onnxruntime") as reference:
