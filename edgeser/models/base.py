@@ -9,6 +9,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from edgeser.nn.skip import StatisticsSkip
+
 
 @dataclass(frozen=True)
 class InputSpec:
@@ -89,6 +91,10 @@ class EmotionModel(nn.Module):
         Args:
             batches: Inputs as `forward` takes them, not augmented.
         """
+
+    def voice_skips(self) -> list[StatisticsSkip]:
+        """Return the linear parts that read the statistics of the voice's rows, see `edgeser.training.linear`."""
+        return []
 
     @classmethod
     @abstractmethod

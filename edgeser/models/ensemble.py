@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeser.models.base import EmotionModel, ModelOutput
+from edgeser.nn.skip import StatisticsSkip
 
 MOST_MEMBERS = 16
 
@@ -56,6 +57,9 @@ class Ensemble(EmotionModel):
         for member in others:
             for name, buffer in member.named_buffers():
                 buffer.copy_(measured[name])
+
+    def voice_skips(self) -> list[StatisticsSkip]:
+        return [skip for member in self.members for skip in cast(EmotionModel, member).voice_skips()]
 
     def configuration(self) -> dict[str, Any]:
         return {**cast(EmotionModel, self.members[0]).configuration(), "members": len(self.members)}

@@ -214,6 +214,9 @@ class KSTransformer(EmotionModel):
         for name, statistics in found.items():
             self._skip(name).fit(torch.cat(statistics))
 
+    def voice_skips(self) -> list[StatisticsSkip]:
+        return [self._skip("audio")] if "audio" in self.skips else []
+
     def _interact(self, name: str, streams: Mapping[str, Stream]) -> Stream:
         own = streams[name]
         other = next(stream for n, stream in streams.items() if n != name)

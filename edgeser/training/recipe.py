@@ -20,7 +20,7 @@ SELECTIONS = ("wa", "ua", "wf1")
 
 _CHOICES = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "select_by": SELECTIONS}
 _SHARES = ("text_drop", "audio_drop", "word_drop", "mark_drop", "label_smoothing", "warmup_share", "average_decay")
-_AMOUNTS = ("patience", "weight_decay", "gradient_clip", "part_weight")
+_AMOUNTS = ("patience", "weight_decay", "gradient_clip", "part_weight", "linear_c")
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class Recipe:
         class_weights: Whether the loss weighs every class the same, however rare.
         label_smoothing: Mass moved from the label to all classes.
         part_weight: Weight of the loss of each of a model's parts beside the loss of the whole.
+        linear_c: Inverse strength of the L2 penalty with which the skip from the voice's mean row is fitted as logistic
+            regression and fixed before the network trains, see `edgeser.training.linear`; 0 trains it with the rest.
         average_decay: Decay of the exponential moving average of the weights; the average is what is kept. 0 keeps
             the weights themselves.
         select_by: Where a protocol has a validation split, the accuracy that the kept epoch is best by: `wa`, `ua` or
@@ -88,6 +90,7 @@ class Recipe:
     class_weights: bool = True
     label_smoothing: float = 0.1
     part_weight: float = 1.0
+    linear_c: float = 0.0
     average_decay: float = 0.98
     select_by: str = "wa"
     patience: int = 0

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from edgeser.corpora import Fold, Utterance, read_corpus
 from edgeser.corpora.splits import make_folds
-from edgeser.models import build_model
+from edgeser.models import EmotionModel, build_model
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.files import check_folder, check_room
 from edgeser.runtime.frontends import AudioFrontend, Frontend
@@ -28,6 +28,7 @@ from edgeser.training.evaluation import PREDICTIONS, RUN_PREDICTIONS, read_predi
 from edgeser.training.features import LineFeatures, RecordingFeatures, audio_key
 from edgeser.training.fitting import fit
 from edgeser.training.frontends import compute_features, corpus_copies, open_features
+from edgeser.training.linear import fit_linear
 from edgeser.training.module import EmotionModule, balanced_weights
 from edgeser.training.options import TrainOptions, usable
 from edgeser.training.ranks import Group, check_environment, run_ranks
@@ -173,6 +174,7 @@ def _train_fold(fold: Fold, options: TrainOptions, features: Sources) -> None:
     once = list({audio_key(u): u for u in fold.train}.values())
     unaugmented = EmotionDataset(once, frontends, features, labels, shifts=shifts)
     model.prepare(DataLoader(unaugmented, recipe.batch_size))
+    _fit_linear(model, fold, frontends, features, options)
     log.info("fold %s: %d parameters, %d utterances", fold.name, model.parameter_count(), len(heard))
     drawn = training_set.classes
     if recipe.balance:
@@ -204,6 +206,19 @@ def _domain_means(
     if not recipe.mean_prior or not isinstance(source, RecordingFeatures) or not isinstance(audio, AudioFrontend):
         return None
     return DomainMeans(utterances, standardised_means(utterances, source, audio), recipe.mean_shift)
+
+
+def _fit_linear(
+    model: EmotionModel, fold: Fold, frontends: Mapping[str, Frontend], features: Sources, options: TrainOptions
+) -> None:
+    """Fit what of a model is linear in the voice's mean row, where the recipe asks for it."""
+    recipe, source, audio = options.recipe, features.get("audio"), frontends.get("audio")
+    if not recipe.linear_c:
+        return
+    means = {}
+    if isinstance(source, RecordingFeatures) and isinstance(audio, AudioFrontend):
+        means = standardised_means(fold.train, source, audio)
+    fit_linear(model.voice_skips(), fold.train, means, options.labels, recipe.linear_c, recipe.mean_prior)
 
 
 def _predict_test(fold: Fold, trained: TrainedModel, features: Sources, folder: Path) -> None:
