@@ -6,6 +6,7 @@ whisper-base, minilm-l6-v2. Nothing is written unless the graph's rows agree wit
 
 examples:
   edgeser export-encoder whisper-tiny.en --layer 1+2+3 -o encoders/whisper
+  edgeser export-encoder whisper-base --layer 3 --beside whisper-tiny.en:2+3 -o encoders/both
   edgeser export-encoder minilm-l6-v2 --layer 4 --weights int8 -o encoders/minilm
   edgeser export-encoder models/wavlm-base-plus --layer 6 -o encoders/wavlm
   edgeser export-encoder minilm-l6-v2 --pool mean -o encoders/line
@@ -58,6 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of speech: bring an utterance to this level, dB under full scale, before it is heard, for example -26; "
         "none",
     )
+    parser.add_argument(
+        "--beside",
+        metavar="MODEL:LAYER",
+        help="of speech: another encoder whose rows stand beside, for example whisper-tiny.en:2+3; none",
+    )
     parser.add_argument("--name", help="the encoder's name; the folder's")
     parser.add_argument("--licence", help="attribution and terms of the weights")
 
@@ -78,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
             args.pool,
             args.pause_db,
             args.level_db,
+            args.beside,
         )
     )
     options = frontend.options()

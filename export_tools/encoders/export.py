@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from edgeser.export_tools.encoders.bert import BertEncoder, bert_from_transformers
 from edgeser.export_tools.encoders.encoder import Encoder
 from edgeser.export_tools.encoders.layers import LayerChoice
+from edgeser.export_tools.encoders.side_by_side import SideBySide
 from edgeser.export_tools.encoders.storage import store_weights
 from edgeser.export_tools.encoders.wav2vec1 import wav2vec1_from_fairseq
 from edgeser.export_tools.encoders.wav2vec2 import wav2vec2_from_transformers
@@ -96,6 +97,7 @@ class EncoderOptions:
         licence: Attribution and terms of the weights; `None` for what is known of a packaged encoder.
         pool: One row for the whole line, of text alone: `start` or `mean`, see `BertEncoder`.
         pause_db: Of speech: rows so far under the loudest one of an utterance are left out; see `rows_of_speech`.
+        beside: Of speech: another encoder, `SOURCE:LAYER`, whose rows stand beside this one's; see `SideBySide`.
         level_db: Of speech: the level that it is brought to before it is heard; see `at_speech_level`.
     """
 
@@ -109,6 +111,7 @@ class EncoderOptions:
     pool: str | None = None
     pause_db: float | None = None
     level_db: float | None = None
+    beside: str | None = None
 
     def __post_init__(self) -> None:
         if self.pool is not None and self.pool not in POOLS:
@@ -131,11 +134,42 @@ def export_encoder(options: EncoderOptions) -> tuple[Frontend, float]:
         ParityError: The graph does not compute the encoder.
     """
     check_folder(options.out, "keep the frontend in")
-    with placed(options.source) as source:
-        return _export(options, source)
+    with contextlib.ExitStack() as places:
+        source = places.enter_context(placed(options.source))
+        beside = None
+        if options.beside is not None:
+            name, separator, layer = options.beside.rpartition(":")
+            if not (separator and name and layer):
+                raise InputError(
+                    f"--beside: got {options.beside!r}, expected MODEL:LAYER, for example whisper-tiny.en:2"
+                )
+            beside = _Beside(name, places.enter_context(placed(name)), layer)
+        return _export(options, source, beside)
 
 
-def _export(options: EncoderOptions, source: Path) -> tuple[Frontend, float]:
+@dataclass(frozen=True)
+class _Beside:
+    """An encoder whose rows stand beside another's."""
+
+    name: str
+    source: Path
+    layer: str
+
+    @property
+    def attribution(self) -> str:
+        packaged = PACKAGED.get(self.name)
+        return "not stated" if packaged is None else packaged.attribution
+
+    def joined(self, first: Encoder, length: int) -> SideBySide:
+        loader, kind = _detect(self.source)
+        if kind != "speech" or first.input != "speech":
+            raise InputError(f"--beside: got {self.name}, expected two speech encoders")
+        encoder = loader(self.source, length)
+        encoder.choice = LayerChoice.parse(self.layer, encoder.layers, encoder.learned)
+        return SideBySide(first, encoder)
+
+
+def _export(options: EncoderOptions, source: Path, beside: _Beside | None = None) -> tuple[Frontend, float]:
     loader, kind = _detect(source)
     length = options.length or (LENGTHS[kind] if options.pool is None else LINE_LENGTH)
     if length < 1:
@@ -156,11 +190,17 @@ def _export(options: EncoderOptions, source: Path) -> tuple[Frontend, float]:
         encoder.pool = options.pool
     encoder.choice = LayerChoice.parse(options.layer, encoder.layers, encoder.learned)
     packaged = PACKAGED.get(options.source)
-    licence = options.licence or (packaged.attribution if packaged else "not stated")
+    licence = packaged.attribution if packaged else "not stated"
+    name, layer = options.source if packaged else source.stem, str(encoder.choice)
+    if beside is not None:
+        encoder = beside.joined(encoder, length)
+        name, layer = f"{name}, {beside.name}", f"{layer}, {beside.layer}"
+        licence = "; ".join(dict.fromkeys([licence, beside.attribution]))
+    licence = options.licence or licence
     description = {
-        "name": options.name or (options.source if packaged else source.stem),
+        "name": options.name or name,
         "architecture": encoder.architecture,
-        "layer": str(encoder.choice),
+        "layer": layer,
         "weights": options.weights,
         "licence": licence,
         **encoder.describe(),

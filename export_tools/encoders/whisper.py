@@ -31,6 +31,7 @@ class WhisperLogMel(nn.Module):
 
     def __init__(self, bins: int) -> None:
         super().__init__()
+        self.bins = bins
         from transformers.audio_utils import mel_filter_bank
 
         angle = 2 * math.pi / _WINDOW * np.outer(np.arange(_WINDOW // 2 + 1), np.arange(_WINDOW))
@@ -80,7 +81,11 @@ class WhisperEncoder(Encoder):
         self.register_buffer("positions", encoder.get_parameter("embed_positions.weight")[:length].detach().clone())
 
     def hidden(self, values: Tensor, valid: Tensor | None, depth: int) -> list[Tensor]:
-        rows = functional.gelu(self.encoder.conv1(self.log_mel(values)))
+        return self.hidden_of_mel(self.log_mel(values), depth)
+
+    def hidden_of_mel(self, mel: Tensor, depth: int) -> list[Tensor]:
+        """Return the hidden states of layers 0 to `depth` for `(N, bins, frames)` log-mel energies."""
+        rows = functional.gelu(self.encoder.conv1(mel))
         rows = functional.gelu(self.encoder.conv2(rows)).transpose(1, 2) + self.get_buffer("positions")
         states = [rows]
         for layer in self.encoder.layers[:depth]:
