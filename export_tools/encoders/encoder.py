@@ -23,6 +23,7 @@ class Encoder(nn.Module):
         learned: The checkpoint's `layer_weights`, where it has some.
         choice: What becomes rows.
         masks_padding: Whether the graph takes the valid length too.
+        outputs: Names of what `forward` returns.
     """
 
     input: ClassVar[str]
@@ -31,6 +32,7 @@ class Encoder(nn.Module):
     learned: tuple[float, ...] | None
     choice: LayerChoice
     masks_padding: bool
+    outputs: tuple[str, ...] = ("rows",)
 
     @abstractmethod
     def hidden(self, values: Tensor, valid: Tensor | None, depth: int) -> list[Tensor]:

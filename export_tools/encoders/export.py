@@ -252,7 +252,7 @@ def lower_encoder(encoder: Encoder, inputs: Mapping[str, NDArray[Any]]) -> onnx.
             encoder.eval(),
             tuple(torch.from_numpy(value) for value in inputs.values()),
             input_names=list(inputs),
-            output_names=["rows"],
+            output_names=list(encoder.outputs),
             dynamic_shapes=tuple({0: batch} for _ in inputs),
             opset_version=OPSET,
             dynamo=True,

@@ -94,6 +94,16 @@ class WhisperEncoder(Encoder):
             states[-1] = self.encoder.layer_norm(states[-1])
         return states
 
+    def give_hidden(self) -> None:
+        """Give the last hidden state beside the rows, as `hidden`: what Whisper's decoder reads."""
+        self.outputs = ("rows", "hidden")
+
+    def forward(self, values: Tensor, valid: Tensor | None = None) -> Any:
+        if self.outputs == ("rows",):
+            return super().forward(values, valid)
+        states = self.hidden(values, valid, self.layers)
+        return self.choice.pick(states), states[-1]
+
     def describe(self) -> dict[str, Any]:
         step = _HOP * _FRAMES_PER_ROW / 16_000
         return {"hop_s": step, "window_s": step, "normalisation": "none"}

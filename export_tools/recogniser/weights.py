@@ -1,0 +1,154 @@
+"""Whisper's decoder as `transformers` has it, from its own folder or from CTranslate2's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgeser.export_tools.encoders.ctranslate2 import read_model_bin
+from edgeser.export_tools.encoders.encoder import load_pretrained
+from edgeser.runtime.errors import InputError
+
+PUBLISHED_HEADS: Mapping[tuple[int, int, int], tuple[tuple[int, int], ...]] = {
+    (51_864, 384, 4): ((1, 0), (2, 0), (2, 5), (3, 0), (3, 1), (3, 2), (3, 3), (3, 4)),  # tiny.en
+    (51_865, 384, 4): ((2, 2), (3, 0), (3, 2), (3, 3), (3, 4), (3, 5)),  # tiny
+    (51_864, 512, 6): ((3, 3), (4, 7), (5, 1), (5, 5), (5, 7)),  # base.en
+    (51_865, 512, 6): ((3, 1), (4, 2), (4, 3), (4, 7), (5, 1), (5, 2), (5, 4), (5, 6)),  # base
+}
+"""Heads whose cross-attention follows the words, as Whisper's authors give them, by tokens, width and layers."""
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A decoder with what its folder says of it.
+
+    Attributes:
+        model: `transformers`' `WhisperDecoder`.
+        alignment_heads: `(layer, head)` whose cross-attention follows the words in time.
+    """
+
+    model: nn.Module
+    alignment_heads: tuple[tuple[int, int], ...]
+
+
+def decoder_from(folder: Path) -> Decoder:
+    """Read the decoder of a Whisper folder, CTranslate2's (`model.bin`) or `transformers`'.
+
+    Raises:
+        InputError: It is neither, holds another model or a quantized one, or lacks weights.
+    """
+    if (folder / "model.bin").is_file() and not (folder / "model.safetensors").is_file():
+        model = _from_ctranslate2(folder / "model.bin")
+        given = _json(folder / "config.json").get("alignment_heads")
+    else:
+        from transformers import WhisperModel
+
+        model = load_pretrained(folder, WhisperModel, ("encoder.",))[0].decoder
+        given = _json(folder / "generation_config.json").get("alignment_heads")
+    config: Any = model.config
+    sizes = (config.vocab_size, config.d_model, config.decoder_layers)
+    return Decoder(model.eval(), _alignment_heads(given, sizes, folder))
+
+
+def _alignment_heads(given: Any, sizes: tuple[int, int, int], folder: Path) -> tuple[tuple[int, int], ...]:
+    heads = PUBLISHED_HEADS.get(sizes) if given is None else given
+    if heads is None:  # as Whisper does where none are known: all of the upper half's
+        raise InputError(f"{folder}: names no alignment_heads, expected them in its config.json: words have no times")
+    try:
+        return tuple((int(layer), int(head)) for layer, head in heads)
+    except (TypeError, ValueError):
+        raise InputError(f"{folder}: alignment_heads {heads!r}, expected pairs of layer and head") from None
+
+
+def _json(file: Path) -> Mapping[str, Any]:
+    """Read a configuration, `{}` where there is none."""
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: not readable as JSON, expected a model's configuration")
+    return content
+
+
+def _from_ctranslate2(file: Path) -> nn.Module:
+    from transformers import WhisperConfig
+    from transformers.models.whisper.modeling_whisper import WhisperDecoder
+
+    specification, variables = read_model_bin(file)
+    if specification != "WhisperSpec":
+        raise InputError(f"{file}: got a {specification}, expected a WhisperSpec")
+    weights = {n.removeprefix("decoder/"): v for n, v in variables.items() if n.startswith("decoder/")}
+    layers = len({n.split("/")[0] for n in weights if n.startswith("layer_") and not n.startswith("layer_norm")})
+    try:
+        tokens, width = weights["embeddings/weight"].shape
+        config = WhisperConfig(
+            d_model=width,
+            vocab_size=tokens,
+            decoder_layers=layers,
+            decoder_attention_heads=int(weights["num_heads"]),
+            decoder_ffn_dim=weights["layer_0/ffn/linear_0/weight"].shape[0],
+            max_target_positions=weights["position_encodings/encodings"].shape[0],
+            pad_token_id=None,
+        )
+        config._attn_implementation = "eager"
+        model: nn.Module = WhisperDecoder(config)
+        model.load_state_dict(_state(weights, layers))
+    except InputError:
+        raise
+    except KeyError as error:
+        raise InputError(f"{file}: its decoder has no {error}: is it quantized?") from error
+    except (RuntimeError, ValueError, TypeError) as error:  # sizes that do not fit together
+        detail = " ".join(str(error).split())[:300]
+        raise InputError(f"{file}: its weights are not those of a Whisper decoder: {detail}") from error
+    return model
+
+
+def _state(weights: Mapping[str, NDArray[Any]], layers: int) -> dict[str, Tensor]:
+    """Bring CTranslate2's names and its joined products into `transformers`' form."""
+
+    def tensor(name: str) -> Tensor:
+        if weights[name].dtype.kind != "f":
+            raise InputError(f"model.bin: {name} is {weights[name].dtype}, expected float16 or float32 weights")
+        return torch.from_numpy(weights[name].astype(np.float32))
+
+    state = {
+        "embed_tokens.weight": tensor("embeddings/weight"),
+        "embed_positions.weight": tensor("position_encodings/encodings"),
+    }
+
+    def norm(theirs: str, ours: str) -> None:
+        state.update({f"{ours}.weight": tensor(f"{theirs}/gamma"), f"{ours}.bias": tensor(f"{theirs}/beta")})
+
+    def product(theirs: str, ours: Sequence[str]) -> None:
+        """Cut a product that CTranslate2 keeps as one, for example of query, key and value."""
+        for part in ("weight", "bias"):
+            for name, piece in zip(ours, tensor(f"{theirs}/{part}").chunk(len(ours)), strict=True):
+                if not (name.endswith("k_proj") and part == "bias"):  # keys have none: a softmax would cancel it
+                    state[f"{name}.{part}"] = piece.clone()
+
+    norm("layer_norm", "layer_norm")
+    for i in range(layers):
+        theirs, ours = f"layer_{i}", f"layers.{i}"
+        norm(f"{theirs}/self_attention/layer_norm", f"{ours}.self_attn_layer_norm")
+        norm(f"{theirs}/attention/layer_norm", f"{ours}.encoder_attn_layer_norm")
+        norm(f"{theirs}/ffn/layer_norm", f"{ours}.final_layer_norm")
+        own, cross = f"{ours}.self_attn", f"{ours}.encoder_attn"
+        product(f"{theirs}/self_attention/linear_0", [f"{own}.{p}_proj" for p in "qkv"])
+        product(f"{theirs}/self_attention/linear_1", [f"{own}.out_proj"])
+        product(f"{theirs}/attention/linear_0", [f"{cross}.q_proj"])
+        product(f"{theirs}/attention/linear_1", [f"{cross}.{p}_proj" for p in "kv"])
+        product(f"{theirs}/attention/linear_2", [f"{cross}.out_proj"])
+        product(f"{theirs}/ffn/linear_0", [f"{ours}.fc1"])
+        product(f"{theirs}/ffn/linear_1", [f"{ours}.fc2"])
+    return state

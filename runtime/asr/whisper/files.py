@@ -1,0 +1,7 @@
+"""What a Whisper recogniser's files are called."""
+
+from __future__ import annotations
+
+CROSS = "cross.onnx"
+STEP = "step.onnx"
+TOKENIZER = "tokenizer.json"
