@@ -1,0 +1,64 @@
+"""When each token was said: from what the decoder looked at, by dynamic time warping."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+MEDIAN_WIDTH = 7  # rows, as Whisper's authors have it
+
+
+def token_rows(attention: Array) -> NDArray[np.intp]:
+    """Return the row at which each token begins, `(tokens,)`, never going back.
+
+    As Whisper's authors find it: every head's attention in standard deviations over the tokens, smoothed by a median
+    over 7 rows, the mean over the heads, and the cheapest monotonic path through it.
+
+    Args:
+        attention: `(heads, tokens, rows)`, at least one of each: what each alignment head looked at when the token was
+            said.
+    """
+    deviation = attention.std(axis=1, keepdims=True)
+    scores = (attention - attention.mean(axis=1, keepdims=True)) / np.maximum(deviation, 1e-9)
+    token, row = cheapest_path(-median_filter(scores, MEDIAN_WIDTH).mean(axis=0))
+    starts = np.flatnonzero(np.diff(token, prepend=-1))
+    return row[starts]
+
+
+def median_filter(values: Array, width: int) -> Array:
+    """Return the median of `width` (odd) neighbours along the last axis, reflected at the ends."""
+    reach = min(width // 2, values.shape[-1] - 1)
+    padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(reach, reach)], mode="reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=-1)
+    median: Array = np.partition(windows, reach, axis=-1)[..., reach]
+    return median
+
+
+def cheapest_path(costs: NDArray[np.floating]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the cheapest monotonic path from the first to the last of both axes, as indices of both.
+
+    Args:
+        costs: `(tokens, rows)`; each step goes to the next token, the next row, or both.
+    """
+    tokens, rows = costs.shape
+    total = np.full((tokens + 1, rows + 1), np.inf)
+    total[0, 0] = 0.0
+    for i in range(tokens):
+        # total[j] = costs[j] + min(above[j], total[j - 1]): with the sums of costs taken out, a running minimum.
+        above = np.minimum(total[i, :-1], total[i, 1:])
+        sums = np.cumsum(costs[i], dtype=np.float64)
+        total[i + 1, 1:] = np.minimum.accumulate(above - (sums - costs[i])) + sums
+    i, j = tokens, rows
+    path = []
+    while i and j:
+        path.append((i - 1, j - 1))
+        both, token, row = total[i - 1, j - 1], total[i - 1, j], total[i, j - 1]
+        if both <= token and both <= row:
+            i, j = i - 1, j - 1
+        elif token <= row:
+            i -= 1
+        else:
+            j -= 1
+    places = np.array(path[::-1], dtype=np.intp)
+    return places[:, 0], places[:, 1]
