@@ -19,11 +19,21 @@ def token_rows(attention: Array) -> NDArray[np.intp]:
         attention: `(heads, tokens, rows)`, at least one of each: what each alignment head looked at when the token was
             said.
     """
-    deviation = attention.std(axis=1, keepdims=True)
-    scores = (attention - attention.mean(axis=1, keepdims=True)) / np.maximum(deviation, 1e-9)
-    token, row = cheapest_path(-median_filter(scores, MEDIAN_WIDTH).mean(axis=0))
+    token, row = cheapest_path(-median_filter(_standardised(attention), MEDIAN_WIDTH).mean(axis=0))
     starts = np.flatnonzero(np.diff(token, prepend=-1))
     return row[starts]
+
+
+def looked_at(attention: Array) -> list[int]:
+    """Return the row that each token looked at more than the others did, with no order enforced; as `token_rows`."""
+    return [int(row) for row in _standardised(attention).mean(axis=0).argmax(axis=-1)]
+
+
+def _standardised(attention: Array) -> Array:
+    """Take out what all tokens look at: a row or two that hold the whole utterance rather than a sound."""
+    deviation = attention.std(axis=1, keepdims=True)
+    scores: Array = (attention - attention.mean(axis=1, keepdims=True)) / np.maximum(deviation, 1e-9)
+    return scores
 
 
 def median_filter(values: Array, width: int) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeser.runtime.asr.base import RecognizedWord
-from edgeser.runtime.asr.whisper.alignment import token_rows
+from edgeser.runtime.asr.whisper.alignment import looked_at, token_rows
 from edgeser.runtime.asr.whisper.files import CROSS, STEP, TOKENIZER
 from edgeser.runtime.asr.whisper.rules import DecodingOptions, Rules, repeats
 from edgeser.runtime.asr.whisper.tokens import WhisperTokens
@@ -131,8 +131,13 @@ class WhisperDecoder:
         most = self._options.spare_tokens + round(seconds * self._options.max_tokens_per_s)
         said = _Said([], [], [])
         prompt = list(self.tokens.prompt)
-        texts: list[int] = []
-        looked: list[int] = []
+        texts: list[str] = []
+        places: list[int] = []
+
+        def look() -> list[int]:
+            rows = looked_at(np.stack(said.attention, axis=1))
+            return [rows[place] for place in places]
+
         while said.steps < self._places:
             place = said.steps
             token = prompt[place] if place < len(prompt) else said.ids[-1]
@@ -150,9 +155,9 @@ class WhisperDecoder:
             if chosen == self.tokens.end:
                 break
             if self.tokens.is_text(chosen):
-                texts.append(chosen)
-                looked.append(int(answer["alignment"][0].mean(axis=0).argmax()))
-                kept = repeats(texts, looked, self._options.max_repeats)
+                texts.append(self.tokens.folded(chosen))
+                places.append(len(said.ids) - 1)
+                kept = repeats(texts, look, self._options.max_repeats)
                 if kept is not None or len(texts) > most:
                     self._cut(said, len(texts) if kept is None else kept)
                     break

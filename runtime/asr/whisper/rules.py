@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from edgeser.runtime.errors import InputError
 
 Logits = NDArray[np.float32]
 _REPEATED = 3  # ids: two are often the same twice, "of the"
-_SAME_ROW = 5  # rows, a tenth of a second: nobody says three tokens again so soon
+_SAME_ROW = 12  # rows, a quarter of a second: nobody says three tokens again so soon
 _LAST_SEGMENT_S = 0.3  # nothing is said in what is left after a timestamp so near to the end
 
 
@@ -106,26 +106,31 @@ class Rules:
         return allowed
 
 
-def repeats(said: Sequence[int], rows: Sequence[int], most: int) -> int | None:
+def repeats(said: Sequence[str], look: Callable[[], Sequence[int]], most: int) -> int | None:
     """Return where a text that has begun to repeat itself should have ended.
 
-    A person who says something again says it later. A decoder that has nothing more to hear goes over the same rows,
-    or looks at none of speech at all.
+    A person who says something again says it later. A decoder that has nothing more to hear goes over the same rows.
 
     Args:
-        said: Ids of text.
-        rows: Where in the audio the decoder looked when it said each.
-        most: So many copies of the same ids may stand in a row, wherever it looked.
+        said: Pieces of text, one for each token.
+        look: Gives the row that each was found at; asked for only where pieces are the same.
+        most: So many copies of the same pieces may stand in a row, wherever they were found.
 
     Returns:
-        How many ids to keep, those before the repeat began; `None` where nothing is repeated.
+        How many pieces to keep, those before the repeat began; `None` where nothing is repeated.
     """
     count = len(said)
-    for start in range(count - _REPEATED):
-        if said[start : start + _REPEATED] == said[-_REPEATED:] and all(
-            now <= before + _SAME_ROW for before, now in zip(rows[start:], rows[-_REPEATED:], strict=False)
-        ):
-            return count - _REPEATED
+    starts = [i for i in range(count - _REPEATED) if said[i : i + _REPEATED] == said[-_REPEATED:]]
+    if starts:
+        rows = look()
+        for start in starts:
+            pairs = zip(rows[start : start + _REPEATED], rows[-_REPEATED:], strict=True)
+            # One of them may have been found nowhere: the decoder often looks at silence as it begins.
+            if sum(now <= before + _SAME_ROW for before, now in pairs) >= _REPEATED - 1:
+                kept = count - _REPEATED
+                while start and kept > start and said[start - 1] == said[kept - 1]:
+                    start, kept = start - 1, kept - 1
+                return kept
     for size in range(1, count // (most + 1) + 1):
         if all(said[place] == said[place - size] for place in range(count - size * most, count)):
             return count - size * most

@@ -76,6 +76,10 @@ class WhisperTokens:
         """Whether an id is a piece of text."""
         return 0 <= token < self.end
 
+    def folded(self, token: int) -> str:
+        """Return an id's text without its space and case: `And` that begins a sentence is `and`."""
+        return self._text([token]).strip().casefold()
+
     def seconds(self, token: int) -> float:
         """Return what a timestamp says."""
         return (token - self.first_timestamp) * SECONDS_PER_TIMESTAMP
