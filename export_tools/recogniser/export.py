@@ -70,7 +70,7 @@ def export_recogniser(source: Path, options: RecogniserOptions) -> tuple[dict[st
     for name, (module, inputs, graph) in graphs.items():
         files[name] = store_weights(graph, options.weights).SerializeToString()
         _prove(name, files[name], module, inputs, TOLERANCE[options.weights])
-    return files, {"architecture": "whisper", "weights": options.weights, "rows": options.rows}
+    return files, {"architecture": "whisper", "weights": options.weights, "rows": options.rows, **decoder.doubt}
 
 
 STEP_OUTPUTS = ("logits", "keys", "values", "alignment")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 MEDIAN_WIDTH = 7  # rows, as Whisper's authors have it
+_LONG_WORD = 35  # rows, 0.7 s: no median is above it
+_SHORT_WORD = 5  # rows: a median below says that the words were not found
 
 
 def token_rows(attention: Array) -> NDArray[np.intp]:
@@ -22,6 +26,27 @@ def token_rows(attention: Array) -> NDArray[np.intp]:
     token, row = cheapest_path(-median_filter(_standardised(attention), MEDIAN_WIDTH).mean(axis=0))
     starts = np.flatnonzero(np.diff(token, prepend=-1))
     return row[starts]
+
+
+def word_times(starts: NDArray[np.intp], words: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return each word's first row and the row after its last.
+
+    A token begins where the one before it ends, so pauses belong to words, and the silence at both ends to the first
+    and the last. As Whisper's authors do, no word is longer than twice the median: what is more is a pause, before the
+    first word and behind the others.
+
+    Args:
+        starts: Of each token, and of one more that follows them.
+        words: The first token of each, and the one that follows its sound: its marks are found in the silence.
+    """
+    times = [(int(starts[first]), int(starts[after])) for first, after in words]
+    longest = 2 * min(_LONG_WORD, int(np.median([end - start for start, end in times])))
+    if longest < _SHORT_WORD:
+        return times
+    kept = [(start, min(end, start + longest)) for start, end in times]
+    first, end = times[0]
+    kept[0] = (max(first, end - longest), end)
+    return kept
 
 
 def looked_at(attention: Array) -> list[int]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeser.runtime.asr.base import RecognizedWord
-from edgeser.runtime.asr.whisper.alignment import looked_at, token_rows
+from edgeser.runtime.asr.whisper.alignment import looked_at, token_rows, word_times
 from edgeser.runtime.asr.whisper.files import CROSS, STEP, TOKENIZER
 from edgeser.runtime.asr.whisper.rules import DecodingOptions, Rules, repeats
 from edgeser.runtime.asr.whisper.tokens import WhisperTokens
@@ -185,29 +185,28 @@ class WhisperDecoder:
         mean = float(np.mean(said.log_probabilities)) if said.log_probabilities else 0.0
         places = [place for place, token in enumerate(said.ids) if self.tokens.is_text(token)]
         ids = [said.ids[place] for place in places]
-        pieces = self.tokens.words(ids)
-        is_doubtful = bool(pieces) and self._is_doubtful(mean, said.no_speech)
-        words: tuple[RecognizedWord, ...] = ()
-        if pieces and not is_doubtful:
-            after = min(places[-1] + 1, len(said.attention) - 1)
-            attention = np.stack([said.attention[place] for place in (*places, after)], axis=1)  # (heads, T + 1, rows)
-            starts = token_rows(attention[..., :audio]) * ROW_S
-            probabilities = np.exp([said.log_probabilities[place] for place in places])
-            words = tuple(
-                RecognizedWord(
-                    text,
-                    round(float(starts[place.start]), 2),
-                    round(float(starts[place.stop]), 2),
-                    float(probabilities[place].mean()),
-                )
-                for text, place in pieces
+        words = self.tokens.words(ids)
+        text = " ".join(word.text for word in words)
+        is_doubtful = bool(words) and self._is_doubtful(mean, said.no_speech)
+        if not words or is_doubtful:
+            return Decoded((), is_doubtful, mean, said.no_speech, text, said.steps)
+        after = min(places[-1] + 1, len(said.attention) - 1)
+        attention = np.stack([said.attention[place] for place in (*places, after)], axis=1)  # (heads, T + 1, rows)
+        times = word_times(token_rows(attention[..., :audio]), [(word.start, word.marks) for word in words])
+        probabilities = np.exp([said.log_probabilities[place] for place in places])
+        timed = tuple(
+            RecognizedWord(
+                word.text,
+                round(start * ROW_S, 2),
+                round(end * ROW_S, 2),
+                float(probabilities[word.start : word.marks].mean()),
             )
-        text = " ".join(text for text, _ in pieces)
-        return Decoded(words, is_doubtful, mean, said.no_speech, text, said.steps)
+            for word, (start, end) in zip(words, times, strict=True)
+        )
+        return Decoded(timed, False, mean, said.no_speech, text, said.steps)
 
     def _is_doubtful(self, mean: float, no_speech: float) -> bool:
-        options = self._options
-        return mean < options.min_mean_log_probability or (no_speech > options.max_no_speech)
+        return mean - self._options.no_speech_penalty * no_speech < self._options.min_score
 
 
 def _probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -27,16 +27,17 @@ class DecodingOptions:
         spare_tokens: Of text, whatever the audio's length.
         max_repeats: So many times may the same tokens follow on themselves, though they were said later each time; at
             the next the decoder is stopped, and of the copies the first stays.
-        max_no_speech: Where nobody spoke is likelier than this, and the text is doubtful too, there are no words.
-        min_mean_log_probability: Text with less per token is doubtful.
+        min_score: Text is doubtful whose mean log probability per token, less the penalty, is lower than this.
+        no_speech_penalty: Times the probability that nobody spoke. Which two tell speech from noise best differs from
+            model to model, so a recogniser's description may bring them.
     """
 
     max_initial_timestamp_s: float = 1.0
     max_tokens_per_s: float = 10.0
     spare_tokens: int = 6
     max_repeats: int = 4
-    max_no_speech: float = 0.6
-    min_mean_log_probability: float = -1.0
+    min_score: float = -0.9
+    no_speech_penalty: float = 0.5
 
     def __post_init__(self) -> None:
         if not (self.max_tokens_per_s > 0 and self.spare_tokens >= 0 and self.max_repeats >= 1):
@@ -44,10 +45,10 @@ class DecodingOptions:
                 f"whisper: got {self.max_tokens_per_s} tokens a second, {self.spare_tokens} spare and "
                 f"{self.max_repeats} repeats, expected above 0, at least 0, at least 1"
             )
-        if not (0 <= self.max_no_speech <= 1 and self.max_initial_timestamp_s >= 0):
+        if not (self.max_initial_timestamp_s >= 0 and self.no_speech_penalty >= 0):
             raise InputError(
-                f"whisper: got a largest no-speech probability of {self.max_no_speech} and a first timestamp of at "
-                f"most {self.max_initial_timestamp_s} s, expected 0 to 1, at least 0"
+                f"whisper: got a first timestamp of at most {self.max_initial_timestamp_s} s and a penalty of "
+                f"{self.no_speech_penalty}, expected neither below 0"
             )
 
 
@@ -127,9 +128,10 @@ def repeats(said: Sequence[str], look: Callable[[], Sequence[int]], most: int) -
             pairs = zip(rows[start : start + _REPEATED], rows[-_REPEATED:], strict=True)
             # One of them may have been found nowhere: the decoder often looks at silence as it begins.
             if sum(now <= before + _SAME_ROW for before, now in pairs) >= _REPEATED - 1:
-                kept = count - _REPEATED
-                while start and kept > start and said[start - 1] == said[kept - 1]:
-                    start, kept = start - 1, kept - 1
+                distance = count - _REPEATED - start
+                kept = start + distance
+                while kept > distance and said[kept - 1] == said[kept - 1 - distance]:
+                    kept -= 1
                 return kept
     for size in range(1, count // (most + 1) + 1):
         if all(said[place] == said[place - size] for place in range(count - size * most, count)):

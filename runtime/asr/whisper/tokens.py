@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from edgeser.runtime.errors import BundleError
@@ -14,9 +15,28 @@ _ENGLISH_ONLY = 51_864  # ids of a decoder that knows English alone; all others 
 # As Whisper's authors list them: marks that stand for sounds, speakers and songs rather than for words.
 _MARKS = (
     *'"#()*+/:;<=>@[\\]^_`{|}~「」『』',
-    *"<< >> <<< >>> -- --- -( -[ (' (\" (( )) ((( ))) [[ ]] {{ }} ♪♪ ♪♪♪".split(),
+    *("<<", ">>", "<<<", ">>>", "--", "---", "-(", "-[", "('", '("', "((", "))", "(((", ")))", "[[", "]]", "{{", "}}"),
+    *("♪♪", "♪♪♪"),
 )
+_OPENING = ("", *"\"'([{$£€#")
 _NOTES = tuple("♩♪♫♬♭♮♯")
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word's text, and which ids it is.
+
+    Attributes:
+        text: With the marks that touch it.
+        start: Its first id.
+        marks: Where the marks behind it begin; `end` where there are none.
+        end: After its last id.
+    """
+
+    text: str
+    start: int
+    marks: int
+    end: int
 
 
 class WhisperTokens:
@@ -92,39 +112,34 @@ class WhisperTokens:
                     found.add(ids[0])
         return tuple(sorted(found))
 
-    def words(self, tokens: Sequence[int]) -> list[tuple[str, slice]]:
-        """Cut ids of text into words: a word begins at a space; marks stay with the word that they touch.
+    def words(self, tokens: Sequence[int]) -> list[Word]:
+        """Cut ids of text into words: one begins at each space that a letter or digit follows."""
+        words: list[Word] = []
+        for text, start, end in self._pieces(tokens):
+            is_said = any(character.isalnum() for character in text)
+            if not words or (text.startswith(" ") and is_said):
+                words.append(Word(text, start, end if is_said else start, end))
+            else:  # more of the word, or marks behind it
+                word = words[-1]
+                words[-1] = Word(word.text + text, word.start, end if is_said else word.marks, end)
+        said = (word for word in words if word.marks > word.start)
+        return [Word(word.text.strip(), word.start, word.marks, word.end) for word in said]
 
-        Returns:
-            Each word without its space, and where its ids lie in `tokens`.
+    def _pieces(self, tokens: Sequence[int]) -> list[tuple[str, int, int]]:
+        """Return the text of each id, of several where a character takes them, and where they lie.
+
+        Marks that stand before a word (`"`, `$`) are one piece with what follows.
         """
         pieces: list[tuple[str, int, int]] = []
         start = 0
         for end in range(1, len(tokens) + 1):
             text = self._text(tokens[start:end])
-            if "\N{REPLACEMENT CHARACTER}" in text and end < len(tokens):
-                continue  # the rest of a character is in the next id
+            opens = text.startswith(" ") and not any(c.isalnum() for c in text) and text.strip() in _OPENING
+            if ("\N{REPLACEMENT CHARACTER}" in text or opens) and end < len(tokens):
+                continue
             pieces.append((text, start, end))
             start = end
-        words: list[tuple[str, slice]] = []
-        for text, first, last in pieces:
-            if not words or (text.startswith(" ") and any(c.isalnum() for c in text + self._following(pieces, last))):
-                words.append((text.strip(), slice(first, last)))
-            else:
-                said, place = words[-1]
-                words[-1] = (f"{said}{text.rstrip()}", slice(place.start, last))
-        return [(text, place) for text, place in words if any(c.isalnum() for c in text)]
-
-    @staticmethod
-    def _following(pieces: Sequence[tuple[str, int, int]], place: int) -> str:
-        """Return the pieces that continue a word, from an id on."""
-        text = ""
-        for piece, first, _ in pieces:
-            if first >= place:
-                if piece.startswith(" "):
-                    break
-                text += piece
-        return text
+        return pieces
 
     def _text(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
