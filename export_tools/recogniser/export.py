@@ -23,6 +23,9 @@ from edgeser.runtime.errors import InputError, ParityError
 
 TOLERANCE = {"lossless": 1e-3, "half": 3e-2, "int8": 1.0}
 """Largest |difference| of a value from PyTorch's, in standard deviations of all, by form of the weights."""
+MOST_ROWS = 1500  # 30 s, what Whisper's encoder hears at most
+STEP_OUTPUTS = ("logits", "keys", "values", "alignment")
+_SINGLE = 3  # inputs of a step before its caches
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,14 @@ class RecogniserOptions:
 
     Attributes:
         rows: Of the encoder's window: so many keys does each token look at, at most.
+        any_rows: Leave the rows open, so that a shorter window costs less. ONNX Runtime runs that as fast; the other
+            engines want fixed sizes.
         places: Of the cache: the longest sequence of tokens. Above 9.2 s of the quickest speech, with its timestamps.
         weights: How weights are stored; see `store_weights`.
     """
 
     rows: int = 460
+    any_rows: bool = False
     places: int = 128
     weights: str = "lossless"
 
@@ -63,17 +69,14 @@ def export_recogniser(source: Path, options: RecogniserOptions) -> tuple[dict[st
     step = DecoderStep(decoder.model, options.places, decoder.alignment_heads)
     heard, said = example_inputs(decoder, options)
     graphs = {
-        CROSS: (cross, heard, lower_module(cross, heard, cross.outputs)),
-        STEP: (step, said, lower_module(step, said, STEP_OUTPUTS)),
+        CROSS: (cross, heard, lower_module(cross, heard, cross.outputs, _axes(heard, options))),
+        STEP: (step, said, lower_module(step, said, STEP_OUTPUTS, _axes(said, options))),
     }
     files = {TOKENIZER: tokenizer.read_bytes()}
     for name, (module, inputs, graph) in graphs.items():
         files[name] = store_weights(graph, options.weights).SerializeToString()
         _prove(name, files[name], module, inputs, TOLERANCE[options.weights])
     return files, {"architecture": "whisper", "weights": options.weights, "rows": options.rows, **decoder.doubt}
-
-
-STEP_OUTPUTS = ("logits", "keys", "values", "alignment")
 
 
 def example_inputs(
@@ -99,19 +102,39 @@ def example_inputs(
     return {"hidden": noise(rows, config.d_model)}, said
 
 
-def lower_module(module: nn.Module, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> onnx.ModelProto:
-    """Export a module with fixed sizes and a symbolic batch."""
+def _axes(inputs: Mapping[str, NDArray[Any]], options: RecogniserOptions) -> list[dict[int, Any]]:
+    """Return each input's symbolic axes: the batch, and rows where they are left open."""
+    batch, rows = torch.export.Dim("N", min=1), torch.export.Dim("rows", min=2, max=MOST_ROWS)
+    places = {"hidden": 1, "cross_keys": 3, "cross_values": 2}
+    axes = []
+    for name in inputs:
+        place = places.get(name.rstrip("0123456789").rstrip("_")) if options.any_rows else None
+        axes.append({0: batch} if place is None else {0: batch, place: rows})
+    return axes
+
+
+def lower_module(
+    module: nn.Module, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], axes: Sequence[dict[int, Any]]
+) -> onnx.ModelProto:
+    """Export a module of one input, or of three and a number of caches.
+
+    Args:
+        module: The module.
+        inputs: Of an example, in order.
+        outputs: Their names.
+        axes: Those of each input that are symbolic.
+    """
     example = tuple(torch.from_numpy(value) for value in inputs.values())
-    batch = {0: torch.export.Dim("N", min=1)}
-    single, caches = example[:3], example[3:]
-    shapes: tuple[Any, ...] = tuple(batch for _ in single)
+    shapes: tuple[Any, ...] = tuple(axes[:_SINGLE])
+    if len(axes) > _SINGLE:
+        shapes = (*shapes, tuple(axes[_SINGLE:]))
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
             module.eval(),
             example,
             input_names=list(inputs),
             output_names=list(outputs),
-            dynamic_shapes=(*shapes, tuple(batch for _ in caches)) if caches else shapes,
+            dynamic_shapes=shapes,
             opset_version=OPSET,
             dynamo=True,
             optimize=True,

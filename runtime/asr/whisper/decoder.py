@@ -19,6 +19,7 @@ from edgeser.runtime.errors import BundleError, InputError
 
 ROW_S = 0.02
 """Seconds of a row of the encoder."""
+_MOST_ROWS = 1500  # 30 s, what Whisper's encoder hears at most
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,16 @@ class WhisperDecoder:
         inputs = {spec.name: spec.shape for spec in self._step.inputs}
         outputs = {spec.name: spec.shape for spec in (*self._cross.outputs, *self._step.outputs)}
         try:
-            self.rows, self.width = (int(size or 0) for size in self._cross.inputs[0].shape[1:])
+            rows, width = self._cross.inputs[0].shape[1:]
+            self._is_fixed = rows is not None
+            self.rows, self.width = rows or _MOST_ROWS, int(width or 0)
             self._past = {name: shape[1:] for name, shape in inputs.items() if name.startswith("past_")}
             self._places = int(inputs["past_keys_0"][3] or 0)
             count = int(outputs["logits"][1] or 0)
             agree = all(outputs[name] == shape for name, shape in inputs.items() if name.startswith("cross_"))
         except (KeyError, IndexError, ValueError) as error:
             raise BundleError(f"whisper: {CROSS} and {STEP} are not a recogniser's: {error}") from error
-        if not agree or self.rows < 1:
+        if not agree or self.width < 1:
             raise BundleError(f"whisper: {CROSS} and {STEP} do not belong together: export them again")
         self.tokens = WhisperTokens(read(TOKENIZER), count, language)
 
@@ -122,7 +125,7 @@ class WhisperDecoder:
     def _say(self, hidden: NDArray[np.float32], seconds: float) -> _Said:
         """Run the decoder until it ends, repeats itself, or has said more than fits into the audio."""
         rows = hidden.shape[0]
-        padded = np.zeros((1, self.rows, self.width), np.float32)
+        padded = np.zeros((1, self.rows if self._is_fixed else rows, self.width), np.float32)
         padded[0, :rows] = hidden
         feeds: dict[str, NDArray[Any]] = self._cross.run({"hidden": padded})
         feeds |= {name: np.zeros((1, *shape), np.float32) for name, shape in self._past.items()}
