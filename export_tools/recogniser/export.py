@@ -18,12 +18,12 @@ from edgeser.export_tools.lowering import OPSET, assert_any_batch, finish, name_
 from edgeser.export_tools.recogniser.decoder import CrossAttentionCache, DecoderStep
 from edgeser.export_tools.recogniser.weights import Decoder, decoder_from
 from edgeser.runtime.asr.whisper.files import CROSS, STEP, TOKENIZER
+from edgeser.runtime.asr.whisper.steps import MOST_ROWS
 from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import InputError, ParityError
 
 TOLERANCE = {"lossless": 1e-3, "half": 3e-2, "int8": 1.0}
 """Largest |difference| of a value from PyTorch's, in standard deviations of all, by form of the weights."""
-MOST_ROWS = 1500  # 30 s, what Whisper's encoder hears at most
 STEP_OUTPUTS = ("logits", "keys", "values", "alignment")
 _SINGLE = 3  # inputs of a step before its caches
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeser.runtime.asr.base import RecognizedWord
 from edgeser.runtime.asr.whisper.alignment import looked_at, token_rows, word_times
-from edgeser.runtime.asr.whisper.files import CROSS, STEP, TOKENIZER
+from edgeser.runtime.asr.whisper.files import TOKENIZER
 from edgeser.runtime.asr.whisper.rules import DecodingOptions, Rules, repeats
-from edgeser.runtime.asr.whisper.tokens import WhisperTokens
+from edgeser.runtime.asr.whisper.steps import DecoderGraphs, Step, Steps
+from edgeser.runtime.asr.whisper.tokens import WhisperTokens, Word
 from edgeser.runtime.engines import Engine, open_engine
-from edgeser.runtime.errors import BundleError, InputError
+from edgeser.runtime.errors import InputError
 
 ROW_S = 0.02
 """Seconds of a row of the encoder."""
-_MOST_ROWS = 1500  # 30 s, what Whisper's encoder hears at most
 
 
 @dataclass(frozen=True)
@@ -45,17 +44,38 @@ class Decoded:
 
 @dataclass
 class _Said:
-    """A text as it grows: ids, log probabilities, and what the alignment heads looked at, one each."""
+    """A text as it grows, token by token.
 
-    ids: list[int]
-    log_probabilities: list[float]
-    attention: list[NDArray[np.float32]]
+    Attributes:
+        ids: Timestamps among them.
+        log_probabilities: Of each.
+        attention: Where the alignment heads looked when each was said, `(heads, rows)`; it may go on behind a cut.
+        texts: Of the ids that are text, folded.
+        places: Where those stand in `ids`.
+        no_speech: How likely it is that nobody spoke.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    log_probabilities: list[float] = field(default_factory=list)
+    attention: list[NDArray[np.float32]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
     no_speech: float = 0.0
-    steps: int = 0
+
+    def rows(self) -> list[int]:
+        """Return where each text was found."""
+        rows = looked_at(np.stack(self.attention, axis=1))
+        return [rows[place] for place in self.places]
+
+    def cut(self, texts: int) -> None:
+        """Keep so many texts, and what stands before them and between."""
+        if texts < len(self.places):
+            end = self.places[texts]
+            del self.ids[end:], self.log_probabilities[end:], self.texts[texts:], self.places[texts:]
 
 
 class WhisperDecoder:
-    """Runs the graphs that `export_recogniser` wrote. From any thread; calls share nothing but the engines.
+    """Turns an encoder's hidden state into words, with the files that `export_recogniser` wrote. From any thread.
 
     Args:
         read: Gives a file by name: `cross.onnx`, `step.onnx`, `tokenizer.json`.
@@ -64,8 +84,8 @@ class WhisperDecoder:
         options: What keeps it from rambling.
 
     Attributes:
-        rows: The longest window, in rows of 20 ms.
-        width: Of a row.
+        graphs: What it runs.
+        tokens: What it may say.
 
     Raises:
         BundleError: The files are not a Whisper recogniser's.
@@ -80,136 +100,83 @@ class WhisperDecoder:
         options: DecodingOptions | None = None,
     ) -> None:
         self._options = options or DecodingOptions()
-        self._cross = open_graph(read(CROSS))
-        self._step = open_graph(read(STEP))
-        inputs = {spec.name: spec.shape for spec in self._step.inputs}
-        outputs = {spec.name: spec.shape for spec in (*self._cross.outputs, *self._step.outputs)}
-        try:
-            rows, width = self._cross.inputs[0].shape[1:]
-            self._is_fixed = rows is not None
-            self.rows, self.width = rows or _MOST_ROWS, int(width or 0)
-            self._past = {name: shape[1:] for name, shape in inputs.items() if name.startswith("past_")}
-            self._places = int(inputs["past_keys_0"][3] or 0)
-            count = int(outputs["logits"][1] or 0)
-            agree = all(outputs[name] == shape for name, shape in inputs.items() if name.startswith("cross_"))
-        except (KeyError, IndexError, ValueError) as error:
-            raise BundleError(f"whisper: {CROSS} and {STEP} are not a recogniser's: {error}") from error
-        if not agree or self.width < 1:
-            raise BundleError(f"whisper: {CROSS} and {STEP} do not belong together: export them again")
-        self.tokens = WhisperTokens(read(TOKENIZER), count, language)
+        self.graphs = DecoderGraphs(read, open_graph)
+        self.tokens = WhisperTokens(read(TOKENIZER), self.graphs.tokens, language)
 
-    def decode(self, hidden: NDArray[np.float32], heard: int | None = None) -> Decoded:
+    def decode(self, hidden: NDArray[np.float32], audio: int | None = None) -> Decoded:
         """Return the words of one utterance.
 
         Args:
             hidden: `(rows, width)` float32 of the encoder's window, of which the decoder looks at all.
-            heard: So many of them, from the first, are audio rather than padding; `None` for all.
+            audio: So many of them, from the first, are audio rather than padding; `None` for all.
 
         Raises:
             InputError: The rows are too many, none, or of another width.
             EngineError: An engine failed.
         """
-        if hidden.ndim != 2 or not 1 <= hidden.shape[0] <= self.rows or hidden.shape[1] != self.width:
-            raise InputError(f"hidden: got {hidden.shape}, expected (1 to {self.rows}, {self.width})")
-        audio = hidden.shape[0] if heard is None else heard
-        if not 1 <= audio <= hidden.shape[0]:
+        steps = self.graphs.start(hidden)
+        rows = hidden.shape[0] if audio is None else audio
+        if not 1 <= rows <= hidden.shape[0]:
             raise InputError(f"hidden: got {audio} rows of audio, expected 1 to {hidden.shape[0]}")
-        said = self._say(hidden, audio * ROW_S)
-        return self._judge(said, audio)
+        said = self._say(steps, Rules(self.tokens, self._options, hidden.shape[0] * ROW_S, rows * ROW_S), rows * ROW_S)
+        words = self.tokens.words([said.ids[place] for place in said.places])
+        mean = float(np.mean(said.log_probabilities)) if said.log_probabilities else 0.0
+        score = mean - self._options.no_speech_penalty * said.no_speech
+        is_doubtful = bool(words) and score < self._options.min_score
+        timed = _timed(words, said, rows) if words and not is_doubtful else ()
+        return Decoded(timed, is_doubtful, mean, said.no_speech, " ".join(word.text for word in words), steps.count)
 
     def close(self) -> None:
         """Free the engines; a second call does nothing."""
-        self._cross.close()
-        self._step.close()
+        self.graphs.close()
 
-    def _say(self, hidden: NDArray[np.float32], seconds: float) -> _Said:
+    def _say(self, steps: Steps, rules: Rules, audio_s: float) -> _Said:
         """Run the decoder until it ends, repeats itself, or has said more than fits into the audio."""
-        rows = hidden.shape[0]
-        padded = np.zeros((1, self.rows if self._is_fixed else rows, self.width), np.float32)
-        padded[0, :rows] = hidden
-        feeds: dict[str, NDArray[Any]] = self._cross.run({"hidden": padded})
-        feeds |= {name: np.zeros((1, *shape), np.float32) for name, shape in self._past.items()}
-        feeds["heard"] = np.array([rows], np.int32)
-        rules = Rules(self.tokens, self._options, rows * ROW_S, seconds)
-        most = self._options.spare_tokens + round(seconds * self._options.max_tokens_per_s)
-        said = _Said([], [], [])
-        prompt = list(self.tokens.prompt)
-        texts: list[str] = []
-        places: list[int] = []
+        said = _Said()
+        most = self._options.spare_tokens + round(audio_s * self._options.max_tokens_per_s)
+        step = steps.say(self.tokens.prompt[0])
+        said.no_speech = float(_probabilities(step.logits)[self.tokens.no_speech])
+        for token in self.tokens.prompt[1:]:
+            step = steps.say(token)
+        while True:
+            token = self._add(said, step, rules)
+            kept = None
+            if self.tokens.is_text(token):
+                kept = repeats(said.texts, said.rows, self._options.max_repeats)
+            if kept is not None:
+                said.cut(kept)
+            if kept is not None or token == self.tokens.end or len(said.texts) > most or steps.is_full:
+                return said
+            step = steps.say(token)
 
-        def look() -> list[int]:
-            rows = looked_at(np.stack(said.attention, axis=1))
-            return [rows[place] for place in places]
+    def _add(self, said: _Said, step: Step, rules: Rules) -> int:
+        """Say the likeliest token that the rules allow."""
+        allowed = rules.apply(step.logits, said.ids)
+        token = int(allowed.argmax())
+        said.ids.append(token)
+        said.log_probabilities.append(float(np.log(_probabilities(allowed)[token])))
+        said.attention.append(step.attention)
+        if self.tokens.is_text(token):
+            said.texts.append(self.tokens.folded(token))
+            said.places.append(len(said.ids) - 1)
+        return token
 
-        while said.steps < self._places:
-            place = said.steps
-            token = prompt[place] if place < len(prompt) else said.ids[-1]
-            answer = self._run(feeds, token, place)
-            said.steps += 1
-            if place == 0:
-                said.no_speech = float(_probabilities(answer["logits"][0])[self.tokens.no_speech])
-            if place < len(prompt) - 1:
-                continue
-            allowed = rules.apply(answer["logits"][0], said.ids)
-            chosen = int(allowed.argmax())
-            said.ids.append(chosen)
-            said.log_probabilities.append(float(np.log(_probabilities(allowed)[chosen])))
-            said.attention.append(answer["alignment"][0])
-            if chosen == self.tokens.end:
-                break
-            if self.tokens.is_text(chosen):
-                texts.append(self.tokens.folded(chosen))
-                places.append(len(said.ids) - 1)
-                kept = repeats(texts, look, self._options.max_repeats)
-                if kept is not None or len(texts) > most:
-                    self._cut(said, len(texts) if kept is None else kept)
-                    break
-        return said
 
-    def _run(self, feeds: dict[str, NDArray[Any]], token: int, place: int) -> dict[str, NDArray[Any]]:
-        """Run one step, and write this token's keys and values into the cache."""
-        feeds["token"] = np.array([token], np.int32)
-        feeds["position"] = np.array([place], np.int32)
-        answer = self._step.run(feeds)
-        for layer in range(answer["keys"].shape[1]):
-            feeds[f"past_keys_{layer}"][..., place] = answer["keys"][:, layer]
-            feeds[f"past_values_{layer}"][:, :, place] = answer["values"][:, layer]
-        return answer
-
-    def _cut(self, said: _Said, texts: int) -> None:
-        """Keep so many ids of text, and what stands before them and between."""
-        places = [place for place, token in enumerate(said.ids) if self.tokens.is_text(token)]
-        if texts < len(places):
-            end = places[texts]
-            del said.ids[end:], said.log_probabilities[end:]
-            del said.attention[end + 1 :]  # the next token's shows where the last one ends
-
-    def _judge(self, said: _Said, audio: int) -> Decoded:
-        mean = float(np.mean(said.log_probabilities)) if said.log_probabilities else 0.0
-        places = [place for place, token in enumerate(said.ids) if self.tokens.is_text(token)]
-        ids = [said.ids[place] for place in places]
-        words = self.tokens.words(ids)
-        text = " ".join(word.text for word in words)
-        is_doubtful = bool(words) and self._is_doubtful(mean, said.no_speech)
-        if not words or is_doubtful:
-            return Decoded((), is_doubtful, mean, said.no_speech, text, said.steps)
-        after = min(places[-1] + 1, len(said.attention) - 1)
-        attention = np.stack([said.attention[place] for place in (*places, after)], axis=1)  # (heads, T + 1, rows)
-        times = word_times(token_rows(attention[..., :audio]), [(word.start, word.marks) for word in words])
-        probabilities = np.exp([said.log_probabilities[place] for place in places])
-        timed = tuple(
-            RecognizedWord(
-                word.text,
-                round(start * ROW_S, 2),
-                round(end * ROW_S, 2),
-                float(probabilities[word.start : word.marks].mean()),
-            )
-            for word, (start, end) in zip(words, times, strict=True)
+def _timed(words: list[Word], said: _Said, audio: int) -> tuple[RecognizedWord, ...]:
+    """Give words their times, within so many rows of audio, and confidences."""
+    after = min(said.places[-1] + 1, len(said.attention) - 1)  # what follows the last shows where it ends
+    attention = np.stack([said.attention[place] for place in (*said.places, after)], axis=1)  # (heads, T + 1, rows)
+    times = word_times(token_rows(attention[..., :audio]), [(word.start, word.marks) for word in words])
+    probabilities = np.exp([said.log_probabilities[place] for place in said.places])
+    return tuple(
+        RecognizedWord(
+            word.text,
+            round(start * ROW_S, 2),
+            round(end * ROW_S, 2),
+            float(probabilities[word.start : word.marks].mean()),
         )
-        return Decoded(timed, False, mean, said.no_speech, text, said.steps)
-
-    def _is_doubtful(self, mean: float, no_speech: float) -> bool:
-        return mean - self._options.no_speech_penalty * no_speech < self._options.min_score
+        for word, (start, end) in zip(words, times, strict=True)
+    )
 
 
 def _probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
