@@ -122,18 +122,24 @@ def repeats(said: Sequence[str], look: Callable[[], Sequence[int]], most: int) -
     """
     count = len(said)
     starts = [i for i in range(count - _REPEATED) if said[i : i + _REPEATED] == said[-_REPEATED:]]
-    if starts:
-        rows = look()
-        for start in starts:
-            pairs = zip(rows[start : start + _REPEATED], rows[-_REPEATED:], strict=True)
-            # One of them may have been found nowhere: the decoder often looks at silence as it begins.
-            if sum(now <= before + _SAME_ROW for before, now in pairs) >= _REPEATED - 1:
-                distance = count - _REPEATED - start
-                kept = start + distance
-                while kept > distance and said[kept - 1] == said[kept - 1 - distance]:
-                    kept -= 1
-                return kept
+    rows = look() if starts else ()
+    for start in starts:
+        pairs = zip(rows[start : start + _REPEATED], rows[-_REPEATED:], strict=True)
+        # One of them may have been found nowhere: the decoder often looks at silence as it begins.
+        if sum(now <= before + _SAME_ROW for before, now in pairs) >= _REPEATED - 1:
+            return _begin(said, rows, count - _REPEATED, count - _REPEATED - start)
     for size in range(1, count // (most + 1) + 1):
         if all(said[place] == said[place - size] for place in range(count - size * most, count)):
             return count - size * most
     return None
+
+
+def _begin(said: Sequence[str], rows: Sequence[int], place: int, distance: int) -> int:
+    """Go back from where a repeat was seen to where it began: over words that were found out of order."""
+    while place > distance and said[place - 1] == said[place - 1 - distance]:
+        is_word = any(character.isalnum() for character in said[place - 1])
+        is_in_order = rows[place - 1 - distance] + 4 * _SAME_ROW < rows[place - 1] < rows[place]
+        if is_in_order or not is_word:
+            break
+        place -= 1
+    return place

@@ -44,9 +44,7 @@ def test_the_very_words_over_any_window_that_holds_them(
         assert heard.steps <= 14  # six words, two timestamps, a mark, the end; a repeat is found at its third token
 
 
-def test_times_are_those_of_the_voice(
-    decoder: WhisperDecoder, hear: Hear, recordings: Mapping[str, Samples]
-) -> None:
+def test_times_are_those_of_the_voice(decoder: WhisperDecoder, hear: Hear, recordings: Mapping[str, Samples]) -> None:
     """From 0.5 s before the first sound within 30 dB of the loudest to 0.4 s after the last one."""
     for samples in recordings.values():
         words = decode(decoder, hear, samples, 250).words

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeser.runtime.asr.whisper.tokens import Word, WhisperTokens
+from edgeser.runtime.asr.whisper.tokens import WhisperTokens, Word
 from edgeser.runtime.errors import BundleError
 
 Tokens = Callable[[str], WhisperTokens]
