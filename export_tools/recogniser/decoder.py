@@ -21,9 +21,9 @@ class CrossAttentionCache(nn.Module):
         decoder: `transformers`' `WhisperDecoder`.
     """
 
-    def __init__(self, decoder: nn.Module) -> None:
+    def __init__(self, decoder: Any) -> None:
         super().__init__()
-        self.layers: Any = decoder.get_submodule("layers")
+        self.layers: Any = decoder.layers
         self.heads: int = self.layers[0].encoder_attn.num_heads
 
     @property
@@ -60,13 +60,13 @@ class DecoderStep(nn.Module):
         InputError: There are fewer positions, or no such head.
     """
 
-    def __init__(self, decoder: nn.Module, size: int, alignment_heads: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, decoder: Any, size: int, alignment_heads: Sequence[tuple[int, int]]) -> None:
         super().__init__()
-        self.layers: Any = decoder.get_submodule("layers")
-        self.norm: Any = decoder.get_submodule("layer_norm")
+        self.layers: Any = decoder.layers
+        self.norm: Any = decoder.layer_norm
         self.heads: int = self.layers[0].self_attn.num_heads
         self.size = size
-        positions = decoder.get_parameter("embed_positions.weight")
+        positions = decoder.embed_positions.weight
         if not 1 <= size <= positions.shape[0]:
             raise InputError(f"the decoder's cache: got {size} places, expected 1 to {positions.shape[0]}")
         for layer, head in alignment_heads:
@@ -76,7 +76,7 @@ class DecoderStep(nn.Module):
                     f"below {self.heads}"
                 )
         self.alignment_heads = tuple(sorted(alignment_heads))
-        table = decoder.get_parameter("embed_tokens.weight").detach()
+        table = decoder.embed_tokens.weight.detach()
         self.register_buffer("table", table.T.contiguous())
         self.register_buffer("positions", positions[:size].detach().clone())
 
@@ -117,7 +117,7 @@ class DecoderStep(nn.Module):
             past = torch.matmul(query, past_keys[i]) + past_mask
             now = torch.matmul(query, key.permute(0, 2, 3, 1))
             attention = torch.softmax(torch.cat([past, now], dim=-1), dim=-1)
-            past, now = attention.split([self.size, 1], dim=-1)
+            past, now = attention[..., :-1], attention[..., -1:]
             context = torch.matmul(past, past_values[i]) + now * value.transpose(1, 2)
             state = state + own.out_proj(_joined(context))
             keys.append(key)
@@ -138,7 +138,7 @@ class DecoderStep(nn.Module):
 
 def _heads(values: Tensor, heads: int) -> Tensor:
     """Cut `(N, T, width)` into `(N, T, heads, dim)`."""
-    return values.unflatten(-1, (heads, -1))
+    return values.reshape(*values.shape[:2], heads, values.shape[2] // heads)
 
 
 def _joined(context: Tensor) -> Tensor:

@@ -54,7 +54,9 @@ class DecoderGraphs:
         self._step = open_graph(read(STEP))
         inputs = {spec.name: spec.shape for spec in self._step.inputs}
         outputs = {spec.name: spec.shape for spec in (*self._cross.outputs, *self._step.outputs)}
-        self._past = {name: shape[1:] for name, shape in inputs.items() if name.startswith("past_")}
+        self._past = {
+            name: (1, *(size or 0 for size in shape[1:])) for name, shape in inputs.items() if name.startswith("past_")
+        }
         try:
             hidden = {spec.name: spec.shape for spec in self._cross.inputs}["hidden"]
             places, tokens = inputs["past_keys_0"][3], outputs["logits"][1]
@@ -88,7 +90,7 @@ class DecoderGraphs:
         padded = np.zeros((1, self.rows if self._is_fixed else max(2, hidden.shape[0]), self.width), np.float32)
         padded[0, : hidden.shape[0]] = hidden
         feeds: dict[str, NDArray[Any]] = self._cross.run({"hidden": padded})
-        feeds |= {name: np.zeros((1, *map(int, shape)), np.float32) for name, shape in self._past.items() if shape}
+        feeds |= {name: np.zeros(shape, np.float32) for name, shape in self._past.items()}
         feeds["heard"] = np.array([hidden.shape[0]], np.int32)
         return Steps(self._step, feeds, self.places)
 
