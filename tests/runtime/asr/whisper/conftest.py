@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -50,7 +51,12 @@ def decoder(files: Mapping[str, bytes]) -> Iterator[WhisperDecoder]:
 @pytest.fixture(scope="session")
 def tokens(packaged: Callable[[str], Path]) -> Callable[[str], WhisperTokens]:
     counts = {"whisper-tiny.en": 51_864, "whisper-base": 51_865}
-    return lambda name: WhisperTokens((packaged(name) / "tokenizer.json").read_bytes(), counts[name])
+
+    @functools.cache
+    def read(name: str) -> WhisperTokens:
+        return WhisperTokens((packaged(name) / "tokenizer.json").read_bytes(), counts[name])
+
+    return read
 
 
 @pytest.fixture(scope="session")
