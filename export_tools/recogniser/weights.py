@@ -30,8 +30,8 @@ DOUBT: Mapping[tuple[int, int, int], dict[str, float]] = {
     (51_865, 512, 6): {"no_speech_penalty": 0.25, "min_score": -0.82},
 }
 """What tells words from noise best, by the same sizes: chosen on 131 windows of read and acted speech and on 45 of
-noise, silence and hum, of which none then has words. Of speech one window of base is lost, and none of tiny.en; of other
-acted clips, which nothing was chosen on, a few are: sad ones."""
+noise, silence and hum, of which none then has words. Of speech one window of base is lost, and none of tiny.en; of
+12 other acted clips, which nothing was chosen on, tiny.en in single precision heard 6 words fewer."""
 
 
 @dataclass(frozen=True)
