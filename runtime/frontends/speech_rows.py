@@ -39,7 +39,8 @@ def at_speech_level(samples: Samples, hop: int, window: int, level_db: float) ->
     power = float(powers[powers >= powers.max() * 10.0 ** (-_ACTIVE_DB / 10.0)].mean())
     if power == 0.0:
         return samples
-    return (samples * (10.0 ** (level_db / 20.0) / np.sqrt(power))).astype(np.float32)
+    brought: Samples = samples * np.float32(10.0 ** (level_db / 20.0) / np.sqrt(power))
+    return brought
 
 
 def _powers(samples: Samples, hop: int, window: int) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ import torch
 
 from edgeser.corpora import read_corpus
 from edgeser.corpora.inputs import graph_inputs
+from edgeser.models import Ensemble
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.labels import FOUR_EMOTIONS
 from edgeser.training import train as train_module
@@ -95,6 +96,32 @@ def test_it_learns(corpus: str, tmp_path: Path) -> None:
     data = EmotionDataset(read_corpus(corpus), trained.frontends, open_features(run), FOUR_EMOTIONS)
     predicted = train_module.predict(trained, data).argmax(dim=1).tolist()
     assert sum(p == c for p, c in zip(predicted, data.classes, strict=True)) >= 7
+
+
+def test_several_networks_around_one_linear_part(corpus: str, tmp_path: Path) -> None:
+    """The linear part stays as it was fitted while the networks train, and a saved model has all of them."""
+    changes = {"members": 2, "skip": 0.3, "skip_statistics": "mean"}
+    recipes = {
+        "short": Recipe(epochs=1, batch_size=4, linear_c=0.1),
+        "long": Recipe(epochs=3, batch_size=4, linear_c=0.1),
+    }
+    found = {}
+    for name, recipe in recipes.items():
+        train(options(corpus, tmp_path / name, folds=("1",), changes=changes, recipe=recipe))
+        found[name] = TrainedModel.load(tmp_path / name / "fold-1").model
+        assert isinstance(found[name], Ensemble)
+    short, long = ([skip.classify.weight for skip in model.voice_skips()] for model in found.values())
+    assert len(short) == len(long) == 2
+    for weight in (*short, *long):
+        torch.testing.assert_close(weight, short[0], rtol=1e-5, atol=1e-7)  # averaging rounds
+    states = [model.state_dict() for model in found.values()]
+    moved = [name for name in states[0] if not torch.allclose(states[0][name], states[1][name], atol=1e-3)]
+    assert {name.split(".")[1] for name in moved} == {"0", "1"}
+
+
+def test_a_linear_part_needs_a_skip_from_the_mean(corpus: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="with no skip from the mean of the voice's rows: --set skip_statistics=mean"):
+        train(options(corpus, tmp_path / "run", folds=("1",), recipe=Recipe(epochs=1, batch_size=4, linear_c=0.1)))
 
 
 def test_excluded_utterances_are_left_out(corpus: str, tmp_path: Path) -> None:
