@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from edgeser.models.base import EmotionModel, InputSpec, LogMelShape, ModelOutput
 from edgeser.models.cat import CAT
 from edgeser.models.dropformer import DropFormer
-from edgeser.models.ensemble import MOST_MEMBERS, Ensemble
+from edgeser.models.ensemble import Ensemble, checked
 from edgeser.models.ilt import ILT
 from edgeser.models.ks_transformer import KSTransformer
 from edgeser.models.multigranularity import Multigranularity
@@ -51,7 +51,9 @@ def build_model(
     """
     chosen = family(family_name)
     try:
-        return _together(members, lambda: chosen.preset(preset, inputs, classes, **changes))
+        if checked(members) > 1:
+            return Ensemble.preset(preset, inputs, classes, member=chosen, members=members, **changes)
+        return chosen.preset(preset, inputs, classes, **changes)
     except TypeError as error:
         raise InputError(f"{family_name}: unknown option among {sorted(changes)}: {error}") from error
 
@@ -59,11 +61,6 @@ def build_model(
 def restore_model(family_name: str, configuration: Mapping[str, Any]) -> EmotionModel:
     """Build the model that `EmotionModel.configuration` described, with fresh weights."""
     chosen = family(family_name)
-    member = {name: value for name, value in configuration.items() if name != "members"}
-    return _together(configuration.get("members", 1), lambda: chosen.restore(member))
-
-
-def _together(members: int, build: Callable[[], EmotionModel]) -> EmotionModel:
-    if not isinstance(members, int) or isinstance(members, bool) or not 1 <= members <= MOST_MEMBERS:
-        raise InputError(f"members: got {members!r}, expected a whole number from 1 to {MOST_MEMBERS}")
-    return build() if members == 1 else Ensemble([build() for _ in range(members)])
+    if "members" in configuration:
+        return Ensemble.restore({**configuration, "member": chosen})
+    return chosen.restore(configuration)

@@ -8,8 +8,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from edgeser.models.base import EmotionModel, ModelOutput
+from edgeser.models.base import EmotionModel, InputSpec, ModelOutput
 from edgeser.nn.skip import StatisticsSkip
+from edgeser.runtime.errors import InputError
 
 MOST_MEMBERS = 16
 
@@ -61,5 +62,29 @@ class Ensemble(EmotionModel):
     def voice_skips(self) -> list[StatisticsSkip]:
         return [skip for member in self.members for skip in cast(EmotionModel, member).voice_skips()]
 
+    @classmethod
+    def preset(cls, name: str, inputs: Mapping[str, InputSpec], classes: int, **changes: Any) -> Ensemble:
+        """Build `members` presets of the family `member`; the other `changes` are those of its configuration."""
+        member, members = changes.pop("member"), checked(changes.pop("members"))
+        return cls([member.preset(name, inputs, classes, **changes) for _ in range(members)])
+
+    @classmethod
+    def restore(cls, configuration: Mapping[str, Any]) -> Ensemble:
+        """Build `members` models of the family `member` that the rest of the configuration describes."""
+        own = dict(configuration)
+        member, members = own.pop("member"), checked(own.pop("members"))
+        return cls([member.restore(own) for _ in range(members)])
+
     def configuration(self) -> dict[str, Any]:
         return {**cast(EmotionModel, self.members[0]).configuration(), "members": len(self.members)}
+
+
+def checked(members: Any) -> int:
+    """Return how many members are asked for.
+
+    Raises:
+        InputError: It is no number of members.
+    """
+    if not isinstance(members, int) or isinstance(members, bool) or not 1 <= members <= MOST_MEMBERS:
+        raise InputError(f"members: got {members!r}, expected a whole number from 1 to {MOST_MEMBERS}")
+    return members

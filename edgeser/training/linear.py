@@ -99,8 +99,7 @@ def _solve(
         raise MissingDependencyError("scikit-learn", "train", "recipe linear_c") from error
     with threadpool_limits(1):
         model = LogisticRegression(C=c, max_iter=_ITERATIONS).fit(rows, truth, sample_weight=weights)
-    if len(model.intercept_) == 1:  # of two classes scikit-learn gives the second one's
-        return np.concatenate([-model.coef_, model.coef_]) / 2, np.concatenate(
-            [-model.intercept_, model.intercept_]
-        ) / 2
-    return model.coef_, model.intercept_
+    coefficients, intercepts = model.coef_, model.intercept_
+    if len(intercepts) == 1:  # of two classes scikit-learn gives the second one's
+        coefficients, intercepts = (np.concatenate([-one, one]) / 2 for one in (coefficients, intercepts))
+    return coefficients, intercepts
