@@ -6,8 +6,9 @@ import collections
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -120,13 +121,31 @@ def example_inputs(model: EmotionModel, batch: int = 2) -> dict[str, Tensor]:
 def _export(model: EmotionModel, temperature: float) -> onnx.ModelProto:
     example = example_inputs(model)
     batch = torch.export.Dim("N", min=1)
+    shapes = (tuple({0: batch} for _ in example),)
+    proto = traced(_GraphContract(model, temperature), example, output_names(model), shapes)
+    name_weights(proto, model)
+    assert [value.name for value in proto.graph.input] == list(example)
+    return proto
+
+
+def traced(
+    module: nn.Module, example: Mapping[str, Tensor], outputs: Sequence[str], shapes: tuple[Any, ...]
+) -> onnx.ModelProto:
+    """Return a module's graph as the exporter gives it, with a symbolic batch.
+
+    Args:
+        module: The module.
+        example: Its inputs by name, in order, of at least two utterances.
+        outputs: Names of its outputs.
+        shapes: What of each input is symbolic, nested as the module's arguments are.
+    """
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
-            _GraphContract(model, temperature).eval(),
+            module.eval(),
             tuple(example.values()),
             input_names=list(example),
-            output_names=output_names(model),
-            dynamic_shapes=(tuple({0: batch} for _ in example),),
+            output_names=list(outputs),
+            dynamic_shapes=shapes,
             opset_version=OPSET,
             dynamo=True,
             optimize=True,
@@ -134,8 +153,6 @@ def _export(model: EmotionModel, temperature: float) -> onnx.ModelProto:
         )
     assert program is not None  # `f` is not given, so the exporter returns the program
     proto: onnx.ModelProto = program.model_proto
-    name_weights(proto, model)
-    assert [value.name for value in proto.graph.input] == list(example)
     assert_any_batch(proto)
     return proto
 

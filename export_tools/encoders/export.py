@@ -26,7 +26,7 @@ from edgeser.export_tools.encoders.storage import store_weights
 from edgeser.export_tools.encoders.wav2vec1 import wav2vec1_from_fairseq
 from edgeser.export_tools.encoders.wav2vec2 import wav2vec2_from_transformers
 from edgeser.export_tools.encoders.whisper import whisper_from_ctranslate2, whisper_from_transformers
-from edgeser.export_tools.lowering import OPSET, assert_any_batch, finish, name_weights, quiet
+from edgeser.export_tools.lowering import finish, name_weights, traced
 from edgeser.runtime.audio import SAMPLE_RATE
 from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import InputError, MissingDependencyError, ParityError
@@ -247,21 +247,8 @@ def example_inputs(encoder: Encoder, length: int, description: Mapping[str, Any]
 def lower_encoder(encoder: Encoder, inputs: Mapping[str, NDArray[Any]]) -> onnx.ModelProto:
     """Export an encoder with fixed sizes and a symbolic batch, only as deep as its layers are needed."""
     batch = torch.export.Dim("N", min=1)
-    with quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            encoder.eval(),
-            tuple(torch.from_numpy(value) for value in inputs.values()),
-            input_names=list(inputs),
-            output_names=list(encoder.outputs),
-            dynamic_shapes=tuple({0: batch} for _ in inputs),
-            opset_version=OPSET,
-            dynamo=True,
-            optimize=True,
-            verbose=False,
-        )
-    assert program is not None  # `f` is not given, so the exporter returns the program
-    proto: onnx.ModelProto = program.model_proto
-    assert_any_batch(proto)
+    example = {name: torch.from_numpy(value) for name, value in inputs.items()}
+    proto = traced(encoder, example, encoder.outputs, tuple({0: batch} for _ in inputs))
     name_weights(proto, encoder)
     return finish(proto)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgeser.export_tools.encoders.storage import store_weights
-from edgeser.export_tools.lowering import OPSET, assert_any_batch, finish, name_weights, quiet
+from edgeser.export_tools.lowering import finish, name_weights, traced
 from edgeser.export_tools.recogniser.decoder import CrossAttentionCache, DecoderStep
 from edgeser.export_tools.recogniser.weights import Decoder, decoder_from
 from edgeser.runtime.asr.whisper.files import CROSS, STEP, TOKENIZER
@@ -124,25 +124,10 @@ def lower_module(
         outputs: Their names.
         axes: Those of each input that are symbolic.
     """
-    example = tuple(torch.from_numpy(value) for value in inputs.values())
     shapes: tuple[Any, ...] = tuple(axes[:_SINGLE])
     if len(axes) > _SINGLE:
         shapes = (*shapes, tuple(axes[_SINGLE:]))
-    with quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            module.eval(),
-            example,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_shapes=shapes,
-            opset_version=OPSET,
-            dynamo=True,
-            optimize=True,
-            verbose=False,
-        )
-    assert program is not None  # `f` is not given, so the exporter returns the program
-    proto: onnx.ModelProto = program.model_proto
-    assert_any_batch(proto)
+    proto = traced(module, {name: torch.from_numpy(value) for name, value in inputs.items()}, outputs, shapes)
     name_weights(proto, module)
     return finish(proto)
 
