@@ -22,6 +22,7 @@ from pathlib import Path
 from edgeser.cli.options import positive, show
 from edgeser.export_tools.encoders.export import EncoderOptions, export_encoder
 from edgeser.export_tools.encoders.storage import FORMS
+from edgeser.runtime.errors import InputError
 from edgeser.runtime.frontends.onnx_encoder import POOLS
 
 
@@ -55,9 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--level-db",
         type=float,
+        nargs="+",
         metavar="DB",
-        help="of speech: bring an utterance to this level, dB under full scale, before it is heard, for example -26; "
-        "none",
+        help="of speech: bring an utterance between these two levels, dB under full scale, before it is heard, for "
+        "example -32 -20; or to one, for example -26; none",
     )
     parser.add_argument(
         "--beside",
@@ -66,6 +68,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--name", help="the encoder's name; the folder's")
     parser.add_argument("--licence", help="attribution and terms of the weights")
+
+
+def _levels(given: list[float] | None) -> tuple[float, float] | None:
+    if given is None:
+        return None
+    if len(given) > 2:
+        raise InputError(f"--level-db: got {len(given)} levels, expected one, or the lowest and the highest")
+    return given[0], given[-1]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -83,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
             args.licence,
             args.pool,
             args.pause_db,
-            args.level_db,
+            _levels(args.level_db),
             args.beside,
         )
     )

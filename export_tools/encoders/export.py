@@ -98,7 +98,8 @@ class EncoderOptions:
         pool: One row for the whole line, of text alone: `start` or `mean`, see `BertEncoder`.
         pause_db: Of speech: rows so far under the loudest one of an utterance are left out; see `rows_of_speech`.
         beside: Of speech: another encoder, `SOURCE:LAYER`, whose rows stand beside this one's; see `SideBySide`.
-        level_db: Of speech: the level that it is brought to before it is heard; see `at_speech_level`.
+        levels_db: Of speech: the lowest and the highest level that it is brought between before it is heard, twice the
+            same for one level; see `at_speech_level`.
     """
 
     source: str
@@ -110,7 +111,7 @@ class EncoderOptions:
     licence: str | None = None
     pool: str | None = None
     pause_db: float | None = None
-    level_db: float | None = None
+    levels_db: tuple[float, float] | None = None
     beside: str | None = None
 
     def __post_init__(self) -> None:
@@ -118,8 +119,11 @@ class EncoderOptions:
             raise InputError(f"--pool: got {self.pool!r}, expected {' or '.join(POOLS)}")
         if self.pause_db is not None and not 0.0 < self.pause_db <= LARGEST_PAUSE_DB:
             raise InputError(f"--pause-db: got {self.pause_db:g}, expected above 0 to {LARGEST_PAUSE_DB:g}")
-        if self.level_db is not None and not LEVELS_DB[0] <= self.level_db <= LEVELS_DB[1]:
-            raise InputError(f"--level-db: got {self.level_db:g}, expected {LEVELS_DB[0]:g} to {LEVELS_DB[1]:g}")
+        if self.levels_db is not None and not LEVELS_DB[0] <= self.levels_db[0] <= self.levels_db[1] <= LEVELS_DB[1]:
+            raise InputError(
+                f"--level-db: got {self.levels_db[0]:g} to {self.levels_db[1]:g}, expected {LEVELS_DB[0]:g} to "
+                f"{LEVELS_DB[1]:g}, the lower one first"
+            )
 
 
 def export_encoder(options: EncoderOptions) -> tuple[Frontend, float]:
@@ -178,13 +182,14 @@ def _export(options: EncoderOptions, source: Path, beside: _Beside | None = None
         raise InputError(
             f"--pool: got {options.pool} for {source}, which hears speech: only lines of text have one row"
         )
-    of_speech = {"pause_db": options.pause_db, "level_db": options.level_db}
-    for name, value in of_speech.items():
-        if value is not None and kind != "speech":
-            flag = "--" + name.replace("_", "-")
-            raise InputError(
-                f"{flag}: got {value:g} for {source}, which reads text: only speech has pauses and a level"
-            )
+    of_speech: dict[str, float] = {}
+    if options.pause_db is not None:
+        of_speech["pause_db"] = float(options.pause_db)
+    if options.levels_db is not None:
+        of_speech["lowest_level_db"], of_speech["highest_level_db"] = map(float, options.levels_db)
+    if of_speech and kind != "speech":
+        flag = "--pause-db" if "pause_db" in of_speech else "--level-db"
+        raise InputError(f"{flag}: got it for {source}, which reads text: only speech has pauses and a level")
     encoder = loader(source, length)
     if isinstance(encoder, BertEncoder):
         encoder.pool = options.pool
@@ -204,7 +209,7 @@ def _export(options: EncoderOptions, source: Path, beside: _Beside | None = None
         "weights": options.weights,
         "licence": licence,
         **encoder.describe(),
-        **{name: float(value) for name, value in of_speech.items() if value is not None},
+        **of_speech,
     }
     inputs = example_inputs(encoder, length, description)
     with torch.inference_mode():

@@ -34,6 +34,7 @@ NORMALISATIONS = ("none", "zero-mean-unit-variance")
 POOLS = ("start", "mean")
 LARGEST_PAUSE_DB = 120.0
 LEVELS_DB = (-60.0, 0.0)
+_LEVELS = {"lowest_level_db", "highest_level_db"}
 _MOST_IDS = 1 << 31
 _LONGEST_S = 60.0  # that one row may stand for
 _PANIC = "PanicException"
@@ -81,9 +82,9 @@ class SpeechEncoder(AudioFrontend):
         length: Rows the model gets.
         description: What the manifest keeps: `name` and `architecture` of the encoder, `layer` that was exported,
             `hop_s` and `window_s` of a row in seconds, `normalisation` of the samples (one of `NORMALISATIONS`),
-            `pause_db` where rows so far under the loudest one are left out (see `rows_of_speech`), `level_db` where
-            speech is brought to one level before it is heard (see `at_speech_level`), and whatever else its exporter
-            wrote.
+            `pause_db` where rows so far under the loudest one are left out (see `rows_of_speech`), `lowest_level_db`
+            and `highest_level_db` where speech is brought between two levels before it is heard (see
+            `at_speech_level`), and whatever else its exporter wrote.
         read: Gives the graph.
         open_graph: Opens it.
         statistics: Of the rows over a training corpus; `None` leaves them as they are.
@@ -108,12 +109,10 @@ class SpeechEncoder(AudioFrontend):
         self.window_s = option(description, "window_s", float)
         self._normalisation = option(description, "normalisation", str)
         self._pause_db = option(description, "pause_db", float) if "pause_db" in description else None
-        self._level_db = option(description, "level_db", float) if "level_db" in description else None
+        self._levels_db = _levels(description)
         usable = all(1 / SAMPLE_RATE <= seconds <= _LONGEST_S for seconds in (self.hop_s, self.window_s))
         if self._pause_db is not None and not 0.0 < self._pause_db <= LARGEST_PAUSE_DB:
             raise BundleError(f"{KIND}: pause_db {self._pause_db}, expected above 0 to {LARGEST_PAUSE_DB:g}")
-        if self._level_db is not None and not LEVELS_DB[0] <= self._level_db <= LEVELS_DB[1]:
-            raise BundleError(f"{KIND}: level_db {self._level_db}, expected {LEVELS_DB[0]:g} to {LEVELS_DB[1]:g}")
         if self._normalisation not in NORMALISATIONS or not usable:
             raise BundleError(
                 f"{KIND}: normalisation {self._normalisation!r}, hop {self.hop_s}, window {self.window_s}"
@@ -140,8 +139,8 @@ class SpeechEncoder(AudioFrontend):
     def extract_placed(self, samples: Samples) -> tuple[Rows, NDArray[np.intp] | None]:
         self.check(samples)
         heard = samples[: self._encoder.size]
-        if self._level_db is not None:
-            heard = at_speech_level(heard, round(self.hop_s * SAMPLE_RATE), self.samples_for(1), self._level_db)
+        if self._levels_db is not None:
+            heard = at_speech_level(heard, round(self.hop_s * SAMPLE_RATE), self.samples_for(1), *self._levels_db)
         if self._normalisation == "zero-mean-unit-variance":
             heard = (heard - heard.mean()) / np.sqrt(heard.var() + 1e-7)
         padded = np.zeros(self._encoder.size, dtype=np.float32)
@@ -313,6 +312,19 @@ def restore_encoder(length: int, options: Mapping[str, Any], read: ReadFile, ope
     if kind is None:
         raise BundleError(f"{KIND}: got input {options.get('input')!r}, expected speech or text")
     return kind.restore(length, options, read, open_graph)
+
+
+def _levels(description: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return the lowest and the highest level of speech, where a description has them."""
+    if not _LEVELS & description.keys():
+        return None
+    lowest, highest = (option(description, name, float) for name in ("lowest_level_db", "highest_level_db"))
+    if not LEVELS_DB[0] <= lowest <= highest <= LEVELS_DB[1]:
+        raise BundleError(
+            f"{KIND}: levels from {lowest:g} to {highest:g} dB, expected {LEVELS_DB[0]:g} to {LEVELS_DB[1]:g}, the "
+            "lower one first"
+        )
+    return lowest, highest
 
 
 def _described(options: Mapping[str, Any]) -> dict[str, Any]:

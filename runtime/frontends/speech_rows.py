@@ -23,14 +23,17 @@ def rows_of_speech(samples: Samples, hop: int, window: int, pause_db: float) -> 
     return np.flatnonzero(powers >= powers.max() * 10.0 ** (-pause_db / 10.0))
 
 
-def at_speech_level(samples: Samples, hop: int, window: int, level_db: float) -> Samples:
-    """Return samples whose speech has a level: the mean power of its rows without pauses, close to ITU-T P.56's.
+def at_speech_level(samples: Samples, hop: int, window: int, lowest_db: float, highest_db: float) -> Samples:
+    """Return samples whose speech has at least one level and at most another; between them they stay as they are.
+
+    The level is the mean power of the rows without pauses, close to ITU-T P.56's active speech level.
 
     Args:
         samples: `(samples,)`, at least `window` of them.
         hop: Samples from one row to the next.
         window: Samples that a row stands for.
-        level_db: The level, dB under full scale (a square wave of 1); rows 30 dB under the loudest are pauses here.
+        lowest_db: dB under full scale (a square wave of 1); rows 30 dB under the loudest are pauses here.
+        highest_db: Likewise; the same for one level whatever the recording's.
 
     Returns:
         `(samples,)` float32, not limited to -1 to 1. Digital silence stays as it is.
@@ -39,7 +42,9 @@ def at_speech_level(samples: Samples, hop: int, window: int, level_db: float) ->
     power = float(powers[powers >= powers.max() * 10.0 ** (-_ACTIVE_DB / 10.0)].mean())
     if power == 0.0:
         return samples
-    brought: Samples = samples * np.float32(10.0 ** (level_db / 20.0) / np.sqrt(power))
+    level_db = 10.0 * np.log10(power)
+    gain_db = min(max(level_db, lowest_db), highest_db) - level_db
+    brought: Samples = samples * np.float32(10.0 ** (gain_db / 20.0))
     return brought
 
 

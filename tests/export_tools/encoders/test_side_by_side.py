@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ TINY = "whisper-tiny.en"
 
 
 def exported(out: Path, layer: str, beside: str | None = None) -> SpeechEncoder:
-    export_encoder(EncoderOptions(TINY, out, layer=layer, length=40, beside=beside, pause_db=30.0, level_db=-26.0))
+    options = EncoderOptions(TINY, out, layer=layer, length=40, beside=beside, pause_db=30.0)
+    export_encoder(dataclasses.replace(options, levels_db=(-26.0, -26.0)))
     frontend = read_frontend(out)
     assert isinstance(frontend, SpeechEncoder)
     return frontend

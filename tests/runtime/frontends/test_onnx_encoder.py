@@ -145,18 +145,19 @@ def test_pauses_give_no_rows(speech_graph: Build) -> None:
     assert frontend(np.zeros(8, np.float32)).valid == 2
 
 
-def test_a_level_is_brought_to_one(speech_graph: Build, speech: Samples) -> None:
+def test_a_level_is_brought_between_two(speech_graph: Build, speech: Samples) -> None:
     files = {"encoder.onnx": speech_graph(), "statistics.safetensors": Statistics.none(4).to_bytes()}
-    spec = {"kind": "onnx-encoder", "input": "speech", **SPEECH, "level_db": -20.0}
-    frontend = restore_frontend(6, spec, files.__getitem__)
+    levels = {"lowest_level_db": -20.0, "highest_level_db": -14.0}
+    frontend = restore_frontend(6, {"kind": "onnx-encoder", "input": "speech", **SPEECH, **levels}, files.__getitem__)
     assert isinstance(frontend, SpeechEncoder)
     heard = excerpt(speech, 24)
-    rows = frontend.extract(heard)
-    assert np.sqrt(np.mean(np.square(rows))) == pytest.approx(0.1, rel=0.3)
-    for level in (0.01, 8.0):
-        np.testing.assert_allclose(frontend.extract(heard * np.float32(level)), rows, rtol=1e-4)
+    heard = heard * np.float32(0.15) / np.sqrt(np.mean(np.square(heard)))
+    np.testing.assert_allclose(frontend.extract(heard)[:, 0], heard[::4], rtol=1e-5)  # -16.5 dB is between them
+    quiet, loud = (frontend.extract(heard * np.float32(level)) for level in (0.01, 8.0))
+    assert np.sqrt(np.mean(np.square(quiet))) == pytest.approx(0.1, rel=0.3)
+    np.testing.assert_allclose(loud, quiet * 10 ** (6 / 20), rtol=1e-4)
     assert not frontend.extract(np.zeros(24, np.float32)).any()
-    assert frontend.options() == {**SPEECH, "level_db": -20.0, "input": "speech"}
+    assert frontend.options() == {**SPEECH, **levels, "input": "speech"}
 
 
 def test_speech_is_restored_as_it_was(speech_graph: Build, speech: Samples) -> None:
@@ -304,9 +305,10 @@ def test_tokens_of_another_vocabulary(text: TextEncoder) -> None:
         ({"pause_db": 30}, "frontend option 'pause_db': got 30, expected float"),
         ({"pause_db": 0.0}, "pause_db 0.0, expected above 0 to 120"),
         ({"pause_db": float("nan")}, "pause_db nan"),
-        ({"level_db": -26}, "frontend option 'level_db': got -26, expected float"),
-        ({"level_db": 1.0}, "level_db 1.0, expected -60 to 0"),
-        ({"level_db": float("nan")}, "level_db nan"),
+        ({"lowest_level_db": -26.0}, "frontend option 'highest_level_db': got None, expected float"),
+        ({"lowest_level_db": -26.0, "highest_level_db": -30.0}, "levels from -26 to -30 dB, expected -60 to 0"),
+        ({"lowest_level_db": -61.0, "highest_level_db": -30.0}, "levels from -61 to -30 dB"),
+        ({"lowest_level_db": float("nan"), "highest_level_db": 0.0}, "levels from nan to 0 dB"),
         ({"hop_s": 8 / 16_000}, r"expected samples \(N, 44\) for 6 rows"),
         ({"window_s": 5 / 16_000}, r"expected samples \(N, 25\) for 6 rows"),
         ({"input": None}, "got input None, expected speech or text"),

@@ -54,14 +54,22 @@ def test_any_samples(samples: Samples, sizes: tuple[int, int], pause_db: float) 
 
 def test_speech_is_brought_to_a_level(speech: Samples) -> None:
     padded = np.concatenate([np.zeros(32_000, np.float32), speech, np.zeros(32_000, np.float32)])
-    brought = at_speech_level(padded, HOP, HOP, -26.0)
+    brought = at_speech_level(padded, HOP, HOP, -26.0, -26.0)
     whole = brought[: brought.size // HOP * HOP]
     rows = whole.reshape(-1, HOP)[rows_of_speech(brought, HOP, HOP, 30.0)]
     assert 10 * np.log10(np.mean(np.square(rows, dtype=np.float64))) == pytest.approx(-26.0, abs=0.01)
     assert brought.dtype == np.float32
     for level in (1e-4, 0.5, 4.0):
-        np.testing.assert_allclose(at_speech_level(padded * np.float32(level), HOP, HOP, -26.0), brought, rtol=1e-4)
+        np.testing.assert_allclose(
+            at_speech_level(padded * np.float32(level), HOP, HOP, -26.0, -26.0), brought, rtol=1e-4
+        )
+
+
+def test_between_the_levels_nothing_changes(speech: Samples) -> None:
+    at_26 = at_speech_level(speech, HOP, HOP, -26.0, -26.0)
+    np.testing.assert_array_equal(at_speech_level(at_26, HOP, HOP, -32.0, -20.0), at_26)
+    np.testing.assert_allclose(at_speech_level(at_26, HOP, HOP, -20.0, -10.0), at_26 * 10 ** (6 / 20), rtol=1e-4)
 
 
 def test_digital_silence_has_no_level() -> None:
-    np.testing.assert_array_equal(at_speech_level(np.zeros(3_200, np.float32), HOP, HOP, -26.0), np.zeros(3_200))
+    np.testing.assert_array_equal(at_speech_level(np.zeros(3_200, np.float32), HOP, HOP, -26.0, -26.0), np.zeros(3_200))
