@@ -21,8 +21,8 @@ from robustness import by_corpus
 from tqdm import tqdm
 
 from edgeser.corpora import Utterance
-from edgeser.corpora.inputs import load_utterance
-from edgeser.runtime.frontends import AudioFrontend, Features
+from edgeser.corpora.inputs import load_utterance, stack_features
+from edgeser.runtime.frontends import AudioFrontend, Features, TextFrontend
 from edgeser.runtime.frontends.statistics import Rows
 from edgeser.runtime.metrics import measure
 from edgeser.runtime.recognizer import Runtime
@@ -54,12 +54,8 @@ def hear(runtime: Runtime, utterances: Sequence[Utterance]) -> Heard:
 
 def answer(runtime: Runtime, features: Features, shift: Rows) -> str:
     """Return the label of a clip with a shift taken out of its rows."""
-    heard = features.without(shift)
-    feeds = {"audio": heard.values[None], "audio_length": np.array([heard.valid], np.int32)}
-    for name, entry in runtime.bundle.manifest.inputs.items():
-        if name != "audio":
-            feeds[name] = np.zeros((1, entry.length, entry.dim), np.float32)
-            feeds[f"{name}_length"] = np.zeros(1, np.int32)
+    text = {name: f("") for name, f in runtime.frontends.items() if isinstance(f, TextFrontend)}
+    feeds = stack_features({"audio": [features.without(shift)], **{name: [one] for name, one in text.items()}})
     return runtime.labels[int(runtime.engine.run(feeds)["logits"][0].argmax())]
 
 

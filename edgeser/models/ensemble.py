@@ -65,7 +65,7 @@ class Ensemble(EmotionModel):
     @classmethod
     def preset(cls, name: str, inputs: Mapping[str, InputSpec], classes: int, **changes: Any) -> Ensemble:
         """Build `members` presets of the family `member`; the other `changes` are those of its configuration."""
-        member, members = changes.pop("member"), checked(changes.pop("members"))
+        member, members = changes.pop("member"), changes.pop("members")
         return cls([member.preset(name, inputs, classes, **changes) for _ in range(members)])
 
     @classmethod

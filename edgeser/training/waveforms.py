@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from edgeser.runtime.audio import SAMPLE_RATE, Samples, load_audio
 from edgeser.runtime.errors import InputError
+from edgeser.runtime.frontends.speech_rows import active_power
 
 _FRAME = 320  # samples of 20 ms, in which speech and pauses are told apart
-_SPEECH_DB = 30.0  # a frame this far under the loudest one is a pause
 _PAUSE_DB = 60.0  # of a noise: what is this far under its loudest frame is left out, ESC's clips are filled with zeros
 _TELEPHONE_HZ = (300.0, 3400.0)
 _TELEPHONE_RATE = 8000
@@ -152,9 +152,7 @@ _Signal = NDArray[np.float64]
 def speech_power(samples: NDArray[Any]) -> float:
     """Return the mean power over speech-active frames: of 20 ms, at most 30 dB under the loudest one."""
     powers = _frame_powers(samples)
-    if not powers.size:
-        return 0.0
-    return float(powers[powers >= powers.max() / 10 ** (_SPEECH_DB / 10)].mean())
+    return active_power(powers) if powers.size else 0.0
 
 
 def mix(speech: _Signal, noise: _Signal, snr_db: float) -> _Signal:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from edgeser.runtime.errors import InputError
 
@@ -34,6 +36,54 @@ def read_model_bin(path: Path) -> tuple[str, dict[str, NDArray[Any]]]:
         return _Reader(content).read()
     except (struct.error, ValueError, UnicodeDecodeError, KeyError) as error:
         raise InputError(f"{path}: not readable as a CTranslate2 model: {error}") from error
+
+
+class WhisperWeights:
+    """One half of a Whisper as CTranslate2 keeps it, on its way to `transformers`' names.
+
+    Args:
+        file: `model.bin`.
+        half: `encoder` or `decoder`.
+
+    Attributes:
+        variables: By name, without the half's.
+        layers: How many layers it has.
+
+    Raises:
+        InputError: The file holds another model, or is not readable.
+    """
+
+    def __init__(self, file: Path, half: str) -> None:
+        specification, variables = read_model_bin(file)
+        if specification != "WhisperSpec":
+            raise InputError(f"{file}: got a {specification}, expected a WhisperSpec")
+        names = {name.removeprefix(f"{half}/"): name for name in variables if name.startswith(f"{half}/")}
+        self.variables = {ours: variables[name] for ours, name in names.items()}
+        self.layers = len({n.split("/")[0] for n in names if n.startswith("layer_") and not n.startswith("layer_norm")})
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a variable in single precision; `KeyError` where there is none.
+
+        Raises:
+            InputError: It is quantized.
+        """
+        found = self.variables[name]
+        if found.dtype.kind != "f":
+            raise InputError(f"model.bin: {name} is {found.dtype}, expected float16 or float32 weights")
+        return torch.from_numpy(found.astype(np.float32))
+
+    def norm(self, theirs: str, ours: str) -> dict[str, Tensor]:
+        """Return a layer norm under `transformers`' names."""
+        return {f"{ours}.weight": self.tensor(f"{theirs}/gamma"), f"{ours}.bias": self.tensor(f"{theirs}/beta")}
+
+    def product(self, theirs: str, ours: Sequence[str]) -> dict[str, Tensor]:
+        """Return a product that CTranslate2 keeps as one, query, key and value for example, cut into several."""
+        found = {}
+        for part in ("weight", "bias"):
+            for name, piece in zip(ours, self.tensor(f"{theirs}/{part}").chunk(len(ours)), strict=True):
+                if not (name.endswith("k_proj") and part == "bias"):  # keys have none: a softmax would cancel it
+                    found[f"{name}.{part}"] = piece.clone()
+        return found
 
 
 class _Reader:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgeser.export_tools.encoders.ctranslate2 import read_model_bin
+from edgeser.export_tools.encoders.ctranslate2 import WhisperWeights
 from edgeser.export_tools.encoders.encoder import Encoder, load_pretrained
 from edgeser.runtime.errors import InputError
 
@@ -131,23 +129,20 @@ def whisper_from_ctranslate2(folder: Path, length: int) -> WhisperEncoder:
     from transformers.models.whisper.modeling_whisper import WhisperEncoder as Original
 
     file = folder / "model.bin"
-    specification, variables = read_model_bin(file)
-    if specification != "WhisperSpec":
-        raise InputError(f"{file}: got a {specification}, expected a WhisperSpec")
-    weights = {n.removeprefix("encoder/"): v for n, v in variables.items() if n.startswith("encoder/")}
-    layers = len({name.split("/")[0] for name in weights if name.startswith("layer_") and "norm" not in name[:11]})
+    weights = WhisperWeights(file, "encoder")
     try:
-        width, bins, _ = weights["conv1/weight"].shape
+        sizes = weights.variables
+        width, bins, _ = sizes["conv1/weight"].shape
         config = WhisperConfig(
             d_model=width,
             num_mel_bins=bins,
-            encoder_layers=layers,
-            encoder_attention_heads=int(weights["num_heads"]),
-            encoder_ffn_dim=weights["layer_0/ffn/linear_0/weight"].shape[0],
-            max_source_positions=weights["position_encodings/encodings"].shape[0],
+            encoder_layers=weights.layers,
+            encoder_attention_heads=int(sizes["num_heads"]),
+            encoder_ffn_dim=sizes["layer_0/ffn/linear_0/weight"].shape[0],
+            max_source_positions=sizes["position_encodings/encodings"].shape[0],
         )
         config._attn_implementation = "eager"
-        state = _state(weights, layers, width)
+        state = _state(weights)
         encoder: nn.Module = Original(config)
         encoder.load_state_dict(state)
     except InputError:
@@ -160,32 +155,18 @@ def whisper_from_ctranslate2(folder: Path, length: int) -> WhisperEncoder:
     return WhisperEncoder(encoder.eval(), length)
 
 
-def _state(weights: Mapping[str, NDArray[Any]], layers: int, width: int) -> dict[str, Tensor]:
+def _state(weights: WhisperWeights) -> dict[str, Tensor]:
     """Bring CTranslate2's names and its joined query, key and value into `transformers`' form."""
-
-    def tensor(name: str) -> Tensor:
-        if weights[name].dtype.kind != "f":
-            raise InputError(f"model.bin: {name} is {weights[name].dtype}, expected float16 or float32 weights")
-        return torch.from_numpy(weights[name].astype(np.float32))
-
-    state = {"embed_positions.weight": tensor("position_encodings/encodings")}
+    state = {"embed_positions.weight": weights.tensor("position_encodings/encodings")}
     for conv in ("conv1", "conv2"):
-        state.update({f"{conv}.{part}": tensor(f"{conv}/{part}") for part in ("weight", "bias")})
-
-    def norm(theirs: str, ours: str) -> None:
-        state.update({f"{ours}.weight": tensor(f"{theirs}/gamma"), f"{ours}.bias": tensor(f"{theirs}/beta")})
-
-    norm("layer_norm", "layer_norm")
-    for i in range(layers):
-        attention, ffn, ours = f"layer_{i}/self_attention", f"layer_{i}/ffn", f"layers.{i}"
-        norm(f"{attention}/layer_norm", f"{ours}.self_attn_layer_norm")
-        norm(f"{ffn}/layer_norm", f"{ours}.final_layer_norm")
-        for part in ("weight", "bias"):
-            joined = tensor(f"{attention}/linear_0/{part}")
-            for place, name in enumerate(("q_proj", "k_proj", "v_proj")):
-                if (name, part) != ("k_proj", "bias"):  # keys have no bias: a softmax would cancel it
-                    state[f"{ours}.self_attn.{name}.{part}"] = joined[place * width : (place + 1) * width].clone()
-            state[f"{ours}.self_attn.out_proj.{part}"] = tensor(f"{attention}/linear_1/{part}")
-            state[f"{ours}.fc1.{part}"] = tensor(f"{ffn}/linear_0/{part}")
-            state[f"{ours}.fc2.{part}"] = tensor(f"{ffn}/linear_1/{part}")
+        state |= {f"{conv}.{part}": weights.tensor(f"{conv}/{part}") for part in ("weight", "bias")}
+    state |= weights.norm("layer_norm", "layer_norm")
+    for i in range(weights.layers):
+        theirs, ours = f"layer_{i}", f"layers.{i}"
+        state |= weights.norm(f"{theirs}/self_attention/layer_norm", f"{ours}.self_attn_layer_norm")
+        state |= weights.norm(f"{theirs}/ffn/layer_norm", f"{ours}.final_layer_norm")
+        state |= weights.product(f"{theirs}/self_attention/linear_0", [f"{ours}.self_attn.{p}_proj" for p in "qkv"])
+        state |= weights.product(f"{theirs}/self_attention/linear_1", [f"{ours}.self_attn.out_proj"])
+        state |= weights.product(f"{theirs}/ffn/linear_0", [f"{ours}.fc1"])
+        state |= weights.product(f"{theirs}/ffn/linear_1", [f"{ours}.fc2"])
     return state

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgeser.export_tools.encoders.export import TOLERANCE
 from edgeser.export_tools.encoders.storage import store_weights
 from edgeser.export_tools.lowering import finish, name_weights, traced
 from edgeser.export_tools.recogniser.decoder import CrossAttentionCache, DecoderStep
@@ -22,8 +23,6 @@ from edgeser.runtime.asr.whisper.steps import MOST_ROWS
 from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import InputError, ParityError
 
-TOLERANCE = {"lossless": 1e-3, "half": 3e-2, "int8": 1.0}
-"""Largest |difference| of a value from PyTorch's, in standard deviations of all, by form of the weights."""
 STEP_OUTPUTS = ("logits", "keys", "values", "alignment")
 _SINGLE = 3  # inputs of a step before its caches
 

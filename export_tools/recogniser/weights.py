@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgeser.export_tools.encoders.ctranslate2 import read_model_bin
+from edgeser.export_tools.encoders.ctranslate2 import WhisperWeights
 from edgeser.export_tools.encoders.encoder import load_pretrained
 from edgeser.runtime.errors import InputError
 
@@ -95,25 +92,22 @@ def _from_ctranslate2(file: Path) -> nn.Module:
     from transformers import WhisperConfig
     from transformers.models.whisper.modeling_whisper import WhisperDecoder
 
-    specification, variables = read_model_bin(file)
-    if specification != "WhisperSpec":
-        raise InputError(f"{file}: got a {specification}, expected a WhisperSpec")
-    weights = {n.removeprefix("decoder/"): v for n, v in variables.items() if n.startswith("decoder/")}
-    layers = len({n.split("/")[0] for n in weights if n.startswith("layer_") and not n.startswith("layer_norm")})
+    weights = WhisperWeights(file, "decoder")
     try:
-        tokens, width = weights["embeddings/weight"].shape
+        sizes = weights.variables
+        tokens, width = sizes["embeddings/weight"].shape
         config = WhisperConfig(
             d_model=width,
             vocab_size=tokens,
-            decoder_layers=layers,
-            decoder_attention_heads=int(weights["num_heads"]),
-            decoder_ffn_dim=weights["layer_0/ffn/linear_0/weight"].shape[0],
-            max_target_positions=weights["position_encodings/encodings"].shape[0],
+            decoder_layers=weights.layers,
+            decoder_attention_heads=int(sizes["num_heads"]),
+            decoder_ffn_dim=sizes["layer_0/ffn/linear_0/weight"].shape[0],
+            max_target_positions=sizes["position_encodings/encodings"].shape[0],
             pad_token_id=None,
         )
         config._attn_implementation = "eager"
         model: nn.Module = WhisperDecoder(config)
-        model.load_state_dict(_state(weights, layers))
+        model.load_state_dict(_state(weights))
     except InputError:
         raise
     except KeyError as error:
@@ -124,41 +118,24 @@ def _from_ctranslate2(file: Path) -> nn.Module:
     return model
 
 
-def _state(weights: Mapping[str, NDArray[Any]], layers: int) -> dict[str, Tensor]:
+def _state(weights: WhisperWeights) -> dict[str, Tensor]:
     """Bring CTranslate2's names and its joined products into `transformers`' form."""
-
-    def tensor(name: str) -> Tensor:
-        if weights[name].dtype.kind != "f":
-            raise InputError(f"model.bin: {name} is {weights[name].dtype}, expected float16 or float32 weights")
-        return torch.from_numpy(weights[name].astype(np.float32))
-
     state = {
-        "embed_tokens.weight": tensor("embeddings/weight"),
-        "embed_positions.weight": tensor("position_encodings/encodings"),
+        "embed_tokens.weight": weights.tensor("embeddings/weight"),
+        "embed_positions.weight": weights.tensor("position_encodings/encodings"),
     }
-
-    def norm(theirs: str, ours: str) -> None:
-        state.update({f"{ours}.weight": tensor(f"{theirs}/gamma"), f"{ours}.bias": tensor(f"{theirs}/beta")})
-
-    def product(theirs: str, ours: Sequence[str]) -> None:
-        """Cut a product that CTranslate2 keeps as one, for example of query, key and value."""
-        for part in ("weight", "bias"):
-            for name, piece in zip(ours, tensor(f"{theirs}/{part}").chunk(len(ours)), strict=True):
-                if not (name.endswith("k_proj") and part == "bias"):  # keys have none: a softmax would cancel it
-                    state[f"{name}.{part}"] = piece.clone()
-
-    norm("layer_norm", "layer_norm")
-    for i in range(layers):
+    state |= weights.norm("layer_norm", "layer_norm")
+    for i in range(weights.layers):
         theirs, ours = f"layer_{i}", f"layers.{i}"
-        norm(f"{theirs}/self_attention/layer_norm", f"{ours}.self_attn_layer_norm")
-        norm(f"{theirs}/attention/layer_norm", f"{ours}.encoder_attn_layer_norm")
-        norm(f"{theirs}/ffn/layer_norm", f"{ours}.final_layer_norm")
+        state |= weights.norm(f"{theirs}/self_attention/layer_norm", f"{ours}.self_attn_layer_norm")
+        state |= weights.norm(f"{theirs}/attention/layer_norm", f"{ours}.encoder_attn_layer_norm")
+        state |= weights.norm(f"{theirs}/ffn/layer_norm", f"{ours}.final_layer_norm")
         own, cross = f"{ours}.self_attn", f"{ours}.encoder_attn"
-        product(f"{theirs}/self_attention/linear_0", [f"{own}.{p}_proj" for p in "qkv"])
-        product(f"{theirs}/self_attention/linear_1", [f"{own}.out_proj"])
-        product(f"{theirs}/attention/linear_0", [f"{cross}.q_proj"])
-        product(f"{theirs}/attention/linear_1", [f"{cross}.{p}_proj" for p in "kv"])
-        product(f"{theirs}/attention/linear_2", [f"{cross}.out_proj"])
-        product(f"{theirs}/ffn/linear_0", [f"{ours}.fc1"])
-        product(f"{theirs}/ffn/linear_1", [f"{ours}.fc2"])
+        state |= weights.product(f"{theirs}/self_attention/linear_0", [f"{own}.{p}_proj" for p in "qkv"])
+        state |= weights.product(f"{theirs}/self_attention/linear_1", [f"{own}.out_proj"])
+        state |= weights.product(f"{theirs}/attention/linear_0", [f"{cross}.q_proj"])
+        state |= weights.product(f"{theirs}/attention/linear_1", [f"{cross}.{p}_proj" for p in "kv"])
+        state |= weights.product(f"{theirs}/attention/linear_2", [f"{cross}.out_proj"])
+        state |= weights.product(f"{theirs}/ffn/linear_0", [f"{ours}.fc1"])
+        state |= weights.product(f"{theirs}/ffn/linear_1", [f"{ours}.fc2"])
     return state

@@ -38,14 +38,18 @@ def at_speech_level(samples: Samples, hop: int, window: int, lowest_db: float, h
     Returns:
         `(samples,)` float32, not limited to -1 to 1. Digital silence stays as it is.
     """
-    powers = _powers(samples, hop, window)
-    power = float(powers[powers >= powers.max() * 10.0 ** (-_ACTIVE_DB / 10.0)].mean())
+    power = active_power(_powers(samples, hop, window))
     if power == 0.0:
         return samples
     level_db = 10.0 * np.log10(power)
     gain_db = min(max(level_db, lowest_db), highest_db) - level_db
     brought: Samples = samples * np.float32(10.0 ** (gain_db / 20.0))
     return brought
+
+
+def active_power(powers: NDArray[np.float64]) -> float:
+    """Return the mean of those powers of rows, at least one, that are at most 30 dB under the loudest: of speech."""
+    return float(powers[powers >= powers.max() * 10.0 ** (-_ACTIVE_DB / 10.0)].mean())
 
 
 def _powers(samples: Samples, hop: int, window: int) -> NDArray[np.float64]:
