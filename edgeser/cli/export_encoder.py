@@ -6,6 +6,7 @@ whisper-base, minilm-l6-v2. Nothing is written unless the graph's rows agree wit
 
 examples:
   edgeser export-encoder whisper-tiny.en --layer 1+2+3 -o encoders/whisper
+  edgeser export-encoder whisper-base --layer 3 --windows 100 150 200 300 460 -o encoders/quick
   edgeser export-encoder whisper-base --layer 3 --beside whisper-tiny.en:2+3 -o encoders/both
   edgeser export-encoder minilm-l6-v2 --layer 4 --weights int8 -o encoders/minilm
   edgeser export-encoder models/wavlm-base-plus --layer 6 -o encoders/wavlm
@@ -66,6 +67,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL:LAYER",
         help="of speech: another encoder whose rows stand beside, for example whisper-tiny.en:2+3; none",
     )
+    parser.add_argument(
+        "--windows",
+        type=positive,
+        nargs="+",
+        default=(),
+        metavar="ROWS",
+        help="of Whisper: an utterance is padded to the shortest of these that holds it, so that short ones cost less, "
+        "for example 100 150 200 300 460; all cost what the longest costs",
+    )
     parser.add_argument("--name", help="the encoder's name; the folder's")
     parser.add_argument("--licence", help="attribution and terms of the weights")
 
@@ -95,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
             args.pause_db,
             _levels(args.level_db),
             args.beside,
+            tuple(args.windows),
         )
     )
     options = frontend.options()

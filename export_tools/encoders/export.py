@@ -25,14 +25,26 @@ from edgeser.export_tools.encoders.side_by_side import SideBySide
 from edgeser.export_tools.encoders.storage import store_weights
 from edgeser.export_tools.encoders.wav2vec1 import wav2vec1_from_fairseq
 from edgeser.export_tools.encoders.wav2vec2 import wav2vec2_from_transformers
-from edgeser.export_tools.encoders.whisper import whisper_from_ctranslate2, whisper_from_transformers
+from edgeser.export_tools.encoders.whisper import (
+    ROW_SAMPLES,
+    WhisperEncoder,
+    whisper_from_ctranslate2,
+    whisper_from_transformers,
+)
 from edgeser.export_tools.lowering import finish, name_weights, traced
 from edgeser.runtime.audio import SAMPLE_RATE
-from edgeser.runtime.engines import open_engine
+from edgeser.runtime.engines import Engine, open_engine
 from edgeser.runtime.errors import InputError, MissingDependencyError, ParityError
 from edgeser.runtime.files import check_folder
 from edgeser.runtime.frontends import Frontend, SpeechEncoder, TextEncoder, write_frontend
-from edgeser.runtime.frontends.onnx_encoder import GRAPH, LARGEST_PAUSE_DB, LEVELS_DB, POOLS, TOKENIZER
+from edgeser.runtime.frontends.onnx_encoder import (
+    GRAPH,
+    LARGEST_PAUSE_DB,
+    LEVELS_DB,
+    POOLS,
+    TOKENIZER,
+    windows_problem,
+)
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +112,8 @@ class EncoderOptions:
         beside: Of speech: another encoder, `SOURCE:LAYER`, whose rows stand beside this one's; see `SideBySide`.
         levels_db: Of speech: the lowest and the highest level that it is brought between before it is heard, twice the
             same for one level; see `at_speech_level`.
+        windows: Of Whisper: rows that an utterance is padded to, the shortest that hold it, so that a short one costs
+            less; the last is `length`. None: all are padded to `length`.
     """
 
     source: str
@@ -113,6 +127,7 @@ class EncoderOptions:
     pause_db: float | None = None
     levels_db: tuple[float, float] | None = None
     beside: str | None = None
+    windows: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.pool is not None and self.pool not in POOLS:
@@ -201,6 +216,7 @@ def _export(options: EncoderOptions, source: Path, beside: _Beside | None = None
         encoder = beside.joined(encoder, length)
         name, layer = f"{name}, {beside.name}", f"{layer}, {beside.layer}"
         licence = "; ".join(dict.fromkeys([licence, beside.attribution]))
+    _check_windows(options, encoder, length)
     licence = options.licence or licence
     description = {
         "name": options.name or name,
@@ -211,13 +227,14 @@ def _export(options: EncoderOptions, source: Path, beside: _Beside | None = None
         **encoder.describe(),
         **of_speech,
     }
+    if options.windows:
+        description["windows"] = list(options.windows)
     inputs = example_inputs(encoder, length, description)
-    with torch.inference_mode():
-        expected = encoder(*(torch.from_numpy(v) for v in inputs.values())).numpy()
-    graph = store_weights(lower_encoder(encoder, inputs), options.weights)
+    graph = store_weights(lower_encoder(encoder, inputs, any_rows=bool(options.windows)), options.weights)
     files = {GRAPH: graph.SerializeToString()}
+    examples = [inputs, *({"samples": inputs["samples"][:, : rows * ROW_SAMPLES]} for rows in options.windows[:-1])]
     with open_engine(files[GRAPH]) as engine:
-        difference = _difference(engine.run(inputs)["rows"], expected)
+        difference = max(_difference(engine, encoder, example) for example in examples)
     limit = TOLERANCE[options.weights]
     if not difference <= limit:
         raise ParityError(f"{source}: its rows differ from PyTorch's by {difference:.1e} deviations, limit {limit:.0e}")
@@ -249,17 +266,41 @@ def example_inputs(encoder: Encoder, length: int, description: Mapping[str, Any]
     return inputs if encoder.masks_padding else dict(list(inputs.items())[:1])
 
 
-def lower_encoder(encoder: Encoder, inputs: Mapping[str, NDArray[Any]]) -> onnx.ModelProto:
-    """Export an encoder with fixed sizes and a symbolic batch, only as deep as its layers are needed."""
+def lower_encoder(encoder: Encoder, inputs: Mapping[str, NDArray[Any]], any_rows: bool = False) -> onnx.ModelProto:
+    """Export an encoder with a symbolic batch, only as deep as its layers are needed.
+
+    Args:
+        encoder: The encoder.
+        inputs: Of an example, by name.
+        any_rows: Leave the rows of Whisper's window open too; all sizes are fixed otherwise.
+    """
     batch = torch.export.Dim("N", min=1)
+    axes: list[dict[int, Any]] = [{0: batch} for _ in inputs]
+    if any_rows:
+        most = inputs["samples"].shape[1] // ROW_SAMPLES
+        axes[0][1] = ROW_SAMPLES * torch.export.Dim("rows", min=2, max=most)
     example = {name: torch.from_numpy(value) for name, value in inputs.items()}
-    proto = traced(encoder, example, encoder.outputs, tuple({0: batch} for _ in inputs))
+    proto = traced(encoder, example, encoder.outputs, tuple(axes))
     name_weights(proto, encoder)
     return finish(proto)
 
 
-def _difference(rows: NDArray[Any], expected: NDArray[Any]) -> float:
-    return float(np.abs(rows - expected).max() / expected.std())
+def _check_windows(options: EncoderOptions, encoder: Encoder, length: int) -> None:
+    if not options.windows:
+        return
+    encoders = (encoder.first, encoder.second) if isinstance(encoder, SideBySide) else (encoder,)
+    if not all(isinstance(one, WhisperEncoder) for one in encoders):
+        raise InputError(f"--windows: got it for {options.source}, expected Whisper, whose rows may be fewer")
+    problem = windows_problem(options.windows, length)
+    if problem is not None:
+        raise InputError(f"--windows: got {' '.join(map(str, options.windows))}, {problem}")
+
+
+def _difference(engine: Engine, encoder: Encoder, inputs: Mapping[str, NDArray[Any]]) -> float:
+    """Return the largest difference of a graph's rows from PyTorch's, in their standard deviations."""
+    with torch.inference_mode():
+        expected = encoder(*(torch.from_numpy(value) for value in inputs.values())).numpy()
+    return float(np.abs(engine.run(inputs)["rows"] - expected).max() / expected.std())
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from edgeser.runtime.errors import InputError
 _WINDOW = 400  # samples of a Fourier transform, 25 ms
 _HOP = 160  # samples from one log-mel frame to the next, 10 ms
 _FRAMES_PER_ROW = 2
+ROW_SAMPLES = _HOP * _FRAMES_PER_ROW
 
 
 class WhisperLogMel(nn.Module):
@@ -84,8 +85,8 @@ class WhisperEncoder(Encoder):
     def hidden_of_mel(self, mel: Tensor, depth: int) -> list[Tensor]:
         """Return the hidden states of layers 0 to `depth` for `(N, bins, frames)` log-mel energies."""
         rows = functional.gelu(self.encoder.conv1(mel))
-        rows = functional.gelu(self.encoder.conv2(rows)).transpose(1, 2) + self.get_buffer("positions")
-        states = [rows]
+        rows = functional.gelu(self.encoder.conv2(rows)).transpose(1, 2)
+        states = [rows + self.get_buffer("positions")[: rows.shape[1]]]
         for layer in self.encoder.layers[:depth]:
             states.append(layer(states[-1], None))
         if depth == self.layers:
@@ -103,7 +104,7 @@ class WhisperEncoder(Encoder):
         return self.choice.pick(states), states[-1]
 
     def describe(self) -> dict[str, Any]:
-        step = _HOP * _FRAMES_PER_ROW / 16_000
+        step = ROW_SAMPLES / 16_000
         return {"hop_s": step, "window_s": step, "normalisation": "none"}
 
 

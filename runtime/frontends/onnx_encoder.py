@@ -35,6 +35,7 @@ POOLS = ("start", "mean")
 LARGEST_PAUSE_DB = 120.0
 LEVELS_DB = (-60.0, 0.0)
 _LEVELS = {"lowest_level_db", "highest_level_db"}
+_FEWEST = 2  # rows of a window: a graph whose rows may be one is a graph for one
 _MOST_IDS = 1 << 31
 _LONGEST_S = 60.0  # that one row may stand for
 _PANIC = "PanicException"
@@ -45,9 +46,10 @@ class _Encoder:
 
     Attributes:
         ids: How many ids its tables know, where it looks its input up in any.
+        sizes: What its input may be padded to, the shortest first.
     """
 
-    def __init__(self, length: int, read: ReadFile, open_graph: OpenGraph) -> None:
+    def __init__(self, length: int, read: ReadFile, open_graph: OpenGraph, sizes: tuple[int, ...] = ()) -> None:
         self.read = read
         graph = read(GRAPH)
         self.engine: Engine = open_graph(graph)
@@ -55,19 +57,29 @@ class _Encoder:
         self.ids = _MOST_IDS if rows is None else rows
         outputs = {spec.name: spec.shape for spec in self.engine.outputs}
         shape = outputs.get("rows", ())
-        if len(shape) != 3 or shape[1] != length or shape[2] is None:
-            raise BundleError(f"{KIND}: the graph gives {outputs}, expected rows (N, {length}, dim)")
+        rows = None if sizes else length
+        if len(shape) != 3 or shape[1] != rows or shape[2] is None:
+            expected = f"rows (N, {'any' if sizes else length}, dim)"
+            raise BundleError(f"{KIND}: the graph gives {outputs}, expected {expected}")
         self.dim = shape[2]
         shapes = [spec.shape for spec in self.engine.inputs]
-        self.size = (shapes[0][1] or 0) if shapes and len(shapes[0]) == 2 else 0
+        given = shapes[0][1] if shapes and len(shapes[0]) == 2 else 0
+        self.sizes = sizes if given is None else (given,)
 
-    def run(self, name: str, values: NDArray[Any], valid: int) -> Rows:
-        """Run one utterance, `(size,)` with `valid` of it not padding, and return its rows `(length, dim)`."""
-        feeds = {name: values[None]}
+    @property
+    def size(self) -> int:
+        """What its input is padded to at most; 0 where that is nothing it could be."""
+        return self.sizes[-1] if self.sizes else 0
+
+    def run(self, name: str, values: NDArray[Any], padding: float) -> dict[str, NDArray[Any]]:
+        """Pad one utterance, `(n,)` with n up to `size`, to the nearest size, and return what the graph gives of it."""
+        valid = values.shape[0]
+        padded = np.full(next(size for size in self.sizes if size >= valid), padding, dtype=values.dtype)
+        padded[:valid] = values
+        feeds = {name: padded[None]}
         if len(self.engine.inputs) > 1:
             feeds[f"{name}_length"] = np.array([valid], dtype=np.int32)
-        rows: Rows = self.engine.run(feeds)["rows"][0]
-        return rows
+        return {output: value[0] for output, value in self.engine.run(feeds).items()}
 
     def takes(self, name: str, dtype: str) -> bool:
         """Whether the graph's inputs are `name` and at most its length."""
@@ -82,6 +94,7 @@ class SpeechEncoder(AudioFrontend):
         length: Rows the model gets.
         description: What the manifest keeps: `name` and `architecture` of the encoder, `layer` that was exported,
             `hop_s` and `window_s` of a row in seconds, `normalisation` of the samples (one of `NORMALISATIONS`),
+            `windows`, rows that the graph may be run over, where it takes any: the shortest that holds an utterance is,
             `pause_db` where rows so far under the loudest one are left out (see `rows_of_speech`), `lowest_level_db`
             and `highest_level_db` where speech is brought between two levels before it is heard (see
             `at_speech_level`), and whatever else its exporter wrote.
@@ -118,7 +131,8 @@ class SpeechEncoder(AudioFrontend):
                 f"{KIND}: normalisation {self._normalisation!r}, hop {self.hop_s}, window {self.window_s}"
             )
         self._description = dict(description)
-        self._encoder = _Encoder(length, read, open_graph)
+        sizes = tuple(self.samples_for(rows) for rows in _windows(description, length))
+        self._encoder = _Encoder(length, read, open_graph, sizes)
         self.dim = self._encoder.dim
         if not self._encoder.takes("samples", "float32") or self._encoder.size != self.samples_for(length):
             raise BundleError(
@@ -143,10 +157,8 @@ class SpeechEncoder(AudioFrontend):
             heard = at_speech_level(heard, round(self.hop_s * SAMPLE_RATE), self.samples_for(1), *self._levels_db)
         if self._normalisation == "zero-mean-unit-variance":
             heard = (heard - heard.mean()) / np.sqrt(heard.var() + 1e-7)
-        padded = np.zeros(self._encoder.size, dtype=np.float32)
-        padded[: heard.shape[0]] = heard
         valid = 1 + (heard.shape[0] - self.samples_for(1)) // round(self.hop_s * SAMPLE_RATE)
-        rows = self._encoder.run("samples", padded, heard.shape[0])[:valid]
+        rows = self._encoder.run("samples", heard.astype(np.float32), 0.0)["rows"][:valid]
         if self._pause_db is None:
             return rows, None
         heard = samples[: self._encoder.size]
@@ -270,9 +282,8 @@ class TextEncoder(TextFrontend):
             raise InputError(f"ids: got {valid}, expected 3 to {self._encoder.size}: start, tokens, end")
         if ids.min() < 0 or ids.max() >= self._encoder.ids:
             raise InputError(f"ids: got {ids.min()} to {ids.max()}, expected 0 to {self._encoder.ids - 1}")
-        padded = np.full(self._encoder.size, self._padding, dtype=np.int32)
-        padded[:valid] = ids
-        return self._encoder.run("ids", padded, valid)[: self.length if self._is_pooled else valid - 2]
+        rows: Rows = self._encoder.run("ids", ids, self._padding)["rows"]
+        return rows[: self.length if self._is_pooled else valid - 2]
 
     def rows(self, tokens: list[Token]) -> Rows:
         if not tokens:
@@ -312,6 +323,25 @@ def restore_encoder(length: int, options: Mapping[str, Any], read: ReadFile, ope
     if kind is None:
         raise BundleError(f"{KIND}: got input {options.get('input')!r}, expected speech or text")
     return kind.restore(length, options, read, open_graph)
+
+
+def _windows(description: Mapping[str, Any], length: int) -> tuple[int, ...]:
+    """Return the rows that a graph may be run over, where a description has them."""
+    if "windows" not in description:
+        return ()
+    windows = description["windows"]
+    problem = windows_problem(windows, length)
+    if problem is not None:
+        raise BundleError(f"{KIND}: windows {windows!r:.60}: {problem}")
+    return tuple(windows)
+
+
+def windows_problem(windows: Any, length: int) -> str | None:
+    """Return what is wrong with the rows that a graph may be run over; `None` where nothing is."""
+    are_rows = isinstance(windows, (list, tuple)) and all(type(rows) is int and rows >= _FEWEST for rows in windows)
+    if not (are_rows and windows and sorted(set(windows)) == list(windows) and windows[-1] == length):
+        return f"expected rows in rising order, {_FEWEST} at least, up to {length}"
+    return None
 
 
 def _levels(description: Mapping[str, Any]) -> tuple[float, float] | None:

@@ -85,7 +85,7 @@ def assert_any_batch_runs(engine: Engine) -> None:
     """A batch of 1, 2 or 3 gives each the rows that it gets alone."""
     rng = np.random.default_rng(0)
     values, *valid = engine.inputs
-    size = int(values.shape[1] or 0)
+    size = int(values.shape[1] or 3200)  # of a graph that takes any
     noise = rng.standard_normal((3, size)) if values.dtype == "float32" else rng.integers(0, 12, (3, size))
     feeds = {values.name: noise.astype(values.dtype)}
     feeds.update({spec.name: np.array([size, size - 1, size // 2], np.int32) for spec in valid})

@@ -112,7 +112,7 @@ def test_options_that_do_not_fit(tiny: Path, tmp_path: Path, capsys: pytest.Capt
         export_encoder(EncoderOptions(str(tiny), out, length=-3))
 
 
-def constant(encoder: Any, inputs: Any, error: float = 0.0) -> Any:
+def constant(encoder: Any, inputs: Any, any_rows: bool = False, error: float = 0.0) -> Any:
     """Stand in for the lowering: a graph that always gives the example's rows, one of them off by `error` deviations.
 
     The real one is proved encoder by encoder in the other files.

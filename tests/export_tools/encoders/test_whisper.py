@@ -323,3 +323,32 @@ def test_a_shorter_window_keeps_the_first_positions(
 def test_more_rows_than_positions_are_refused(small_whisper: Path) -> None:
     with pytest.raises(InputError, match="--length: got 51, expected at most 50 rows for this encoder"):
         whisper_from_transformers(small_whisper, 51)
+
+
+def test_a_short_utterance_runs_over_a_short_window(
+    by_command: Callable[..., SpeechEncoder], small_whisper: Path
+) -> None:
+    """What is heard is what the encoder makes of the audio with silence up to the window's end, and no further."""
+    layers = ("--layer", "1", "--length", "50")
+    encoder = by_command(small_whisper, *layers, "--windows", "10", "25", "50")
+    alone = {rows: by_command(small_whisper, "--layer", "1", "--length", str(rows)) for rows in (10, 25, 50)}
+    assert encoder.options()["windows"] == [10, 25, 50]
+    speech = 0.1 * np.random.default_rng(0).standard_normal(2 * SAMPLE_RATE).astype(np.float32)
+    for count, rows in ((320, 10), (3_000, 10), (3_201, 25), (8_000, 25), (8_001, 50), (20_000, 50)):
+        got, expected = encoder.extract(speech[:count]), alone[rows].extract(speech[:count])
+        assert got.shape == expected.shape == (min(rows, count // 320), 16)
+        assert np.abs(got - expected).max() < 1e-5, count
+
+
+@pytest.mark.parametrize(
+    ("windows", "problem"),
+    [
+        ((25, 10), "expected rows in rising order"),
+        ((10, 10, 50), "expected rows in rising order"),
+        ((1, 50), "2 at least"),
+        ((10, 25), "up to 50"),
+    ],
+)
+def test_windows_that_are_none(small_whisper: Path, tmp_path: Path, windows: tuple[int, ...], problem: str) -> None:
+    with pytest.raises(InputError, match=rf"--windows: got {' '.join(map(str, windows))}, .*{problem}"):
+        export_encoder(EncoderOptions(str(small_whisper), tmp_path / "out", length=50, windows=windows))
