@@ -19,15 +19,17 @@ from edgeser.corpora.inputs import graph_inputs, load_utterance
 from edgeser.export_tools.card import model_card
 from edgeser.export_tools.lowering import lower
 from edgeser.export_tools.parity import MINIMUM, ParityReport, compare, reference
+from edgeser.export_tools.recogniser.folder import read_recogniser
+from edgeser.runtime.asr.whisper import WhisperAsr
 from edgeser.runtime.audio import SAMPLE_RATE
 from edgeser.runtime.bundle import CARD, GOLDEN, Bundle, check_bundle_place, frontend_files, write_bundle
 from edgeser.runtime.confidence import Confidence
 from edgeser.runtime.engines import open_engine
-from edgeser.runtime.errors import InputError
+from edgeser.runtime.errors import BundleError, InputError
 from edgeser.runtime.files import check_room
 from edgeser.runtime.frontends import AudioFrontend, Frontend, Phonemes, SpeechEncoder, TextEncoder, WordVectors
 from edgeser.runtime.golden import EncoderVectors, GoldenVectors, encoder_vectors
-from edgeser.runtime.manifest import InputEntry, Manifest, ModelEntry
+from edgeser.runtime.manifest import RECOGNISER, InputEntry, Manifest, ModelEntry
 from edgeser.training.trained import TrainedModel
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ class ExportOptions:
         confidence: How far answers can be trusted, where that was measured.
         card: The model card, Markdown; `None` for one made from what is known.
         licence: Terms that the training data puts on the model.
+        recogniser: Folder of what hears the words, see `write_recogniser`; `None` for a bundle that brings none.
     """
 
     out: Path
@@ -65,6 +68,7 @@ class ExportOptions:
     confidence: Confidence | None = None
     card: str | None = None
     licence: str = "not stated"
+    recogniser: Path | None = None
 
 
 def export(trained: TrainedModel, options: ExportOptions) -> tuple[Bundle, list[ParityReport]]:
@@ -103,6 +107,9 @@ def export(trained: TrainedModel, options: ExportOptions) -> tuple[Bundle, list[
     for name, frontend in trained.frontends.items():
         files.update(frontend_files(name, frontend))
     manifest = _manifest(trained, options, reports)
+    if options.recogniser is not None:
+        manifest, more = with_recogniser(manifest, options.recogniser, trained.frontends)
+        files.update(more)
     files[CARD] = (options.card or model_card(manifest, trained.model.parameter_count())).encode()
     return write_bundle(options.out, manifest, files), reports
 
@@ -183,6 +190,26 @@ def _manifest(trained: TrainedModel, options: ExportOptions, reports: Sequence[P
         provenance=_plain(provenance),
         confidence=options.confidence,
     )
+
+
+def with_recogniser(
+    manifest: Manifest, folder: Path, frontends: Mapping[str, Frontend]
+) -> tuple[Manifest, dict[str, bytes]]:
+    """Return a manifest with the recogniser of a folder, and the files that a bundle keeps of it.
+
+    Raises:
+        InputError: The folder holds none, or none that reads what these frontends give.
+    """
+    description, files = read_recogniser(folder)
+    audio = frontends.get("audio")
+    try:
+        WhisperAsr(
+            description, files.__getitem__, open_engine, audio if isinstance(audio, AudioFrontend) else None
+        ).close()
+    except (BundleError, KeyError) as error:
+        raise InputError(f"{folder}: {error}") from error
+    whole = dataclasses.replace(manifest, recogniser=_plain(description))
+    return whole, {RECOGNISER + name: content for name, content in files.items()}
 
 
 def mean_prior(trained: TrainedModel) -> float | None:

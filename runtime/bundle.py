@@ -12,6 +12,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from edgeser.runtime.adaptation import ADAPTATION, Adaptation
+from edgeser.runtime.asr.whisper import WhisperAsr
 from edgeser.runtime.bundle_files import SUFFIX, Files, open_files
 from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import BundleError
@@ -25,8 +26,8 @@ from edgeser.runtime.files import (
     sync_path,
     writing,
 )
-from edgeser.runtime.frontends import Frontend, OpenGraph, restore_frontend
-from edgeser.runtime.manifest import GRAPH_SUFFIX, MOST_BYTES, FileEntry, Manifest
+from edgeser.runtime.frontends import AudioFrontend, Frontend, OpenGraph, restore_frontend
+from edgeser.runtime.manifest import FRONTENDS, GRAPH_SUFFIX, MOST_BYTES, RECOGNISER, FileEntry, Manifest
 from edgeser.runtime.names import escaped
 from edgeser.runtime.onnx_wire import check_graph
 from edgeser.runtime.stored_zip import write_zip
@@ -35,6 +36,8 @@ from edgeser.runtime.trust import PublicKey, Signature
 MANIFEST = "manifest.json"
 GOLDEN = "golden.safetensors"
 CARD = "README.md"
+MODEL = "model"
+"""The part of a bundle that is the model's own graph."""
 _BLOCK = 1 << 18
 
 
@@ -124,6 +127,21 @@ class Bundle:
                 raise _damaged(name)
             yield file, entry
 
+    def graphs(self) -> dict[str, str]:
+        """Return the file of each graph by the name of its part.
+
+        Encoders are named by their modality, the recogniser's graphs `recogniser/...`, and the model's portable one is
+        `MODEL`.
+        """
+        parts = {}
+        for path in self.manifest.files:
+            folder, _, name = path.rpartition("/")
+            if path.startswith(FRONTENDS) and name.endswith(GRAPH_SUFFIX):
+                parts[folder.removeprefix(FRONTENDS)] = path
+            elif path.startswith(RECOGNISER) and name.endswith(GRAPH_SUFFIX):
+                parts[path.removesuffix(GRAPH_SUFFIX)] = path
+        return {**parts, MODEL: self.manifest.graphs["portable"]}
+
     def graph(self, lowering: str = "portable") -> bytes:
         """Return the ONNX graph of a lowering, `portable` or `plugin`."""
         if lowering not in self.manifest.graphs:
@@ -138,7 +156,7 @@ class Bundle:
         entry = self.manifest.inputs.get(modality)
         if entry is None:
             raise BundleError(f"{self.path}: takes {', '.join(self.manifest.inputs)}, no {modality}")
-        folder = f"frontends/{modality}/"
+        folder = f"{FRONTENDS}{modality}/"
         try:
             frontend = restore_frontend(entry.length, entry.frontend, lambda name: self.read(folder + name), open_graph)
         except BundleError as error:
@@ -147,6 +165,27 @@ class Bundle:
             frontend.close()
             raise BundleError(f"{self.path}: {modality} is {entry.dim} wide, its frontend gives {frontend.dim}")
         return frontend
+
+    def recogniser(self, frontends: Mapping[str, Frontend], open_graph: OpenGraph = open_engine) -> WhisperAsr | None:
+        """Return what hears the words, ready to use; `None` where the bundle brings nothing that does.
+
+        Args:
+            frontends: The bundle's own, opened: their speech encoder is heard too where the recogniser brings none.
+            open_graph: Opens a graph.
+        """
+        description = self.manifest.recogniser
+        if description is None:
+            return None
+        audio = frontends.get("audio")
+        try:
+            return WhisperAsr(
+                description,
+                lambda name: self.read(RECOGNISER + name),
+                open_graph,
+                audio if isinstance(audio, AudioFrontend) else None,
+            )
+        except BundleError as error:
+            raise BundleError(f"{self.path}: {error}") from error
 
     def adaptation(self) -> Adaptation | None:
         """Return what corrects the graph's logits for one user's voice; `None` where the bundle was not adapted."""
@@ -167,7 +206,7 @@ class Bundle:
 
 def frontend_files(modality: str, frontend: Frontend) -> dict[str, bytes]:
     """Return a frontend's files under their names in a bundle."""
-    return {f"frontends/{modality}/{name}": content for name, content in frontend.files().items()}
+    return {f"{FRONTENDS}{modality}/{name}": content for name, content in frontend.files().items()}
 
 
 def write_bundle(path: str | os.PathLike[str], manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:

@@ -25,6 +25,8 @@ MODALITIES = ("audio", "text", "phonemes", "sentence")
 """What a model may take; all but `audio` come from the transcript."""
 
 GRAPH_SUFFIX = ".onnx"
+FRONTENDS, RECOGNISER = "frontends/", "recogniser/"
+"""Folders of a bundle: one for each modality, and the recogniser's."""
 PRECISIONS = ("fp32", "fp16", "int8")
 MOST_BYTES = 1 << 20
 """Of a manifest; the default bundle's has 9 KB."""
@@ -89,6 +91,7 @@ class Manifest:
         files: Every file of the bundle but the manifest.
         adaptation: What the bundle has learned of one user's voice; `None` where it is as it shipped.
         confidence: How far answers can be trusted on voices that were never heard; `None` where nobody measured it.
+        recogniser: What hears the words, where the bundle brings it: `architecture` and its options.
     """
 
     name: str
@@ -103,6 +106,7 @@ class Manifest:
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     adaptation: AdaptationEntry | None = None
     confidence: Confidence | None = None
+    recogniser: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         model = self.model
@@ -119,6 +123,7 @@ class Manifest:
         _check_files(self.files, self.graphs)
         _check_adaptation(self)
         _check_confidence(self)
+        _check_recogniser(self)
         for what in ("metrics", "provenance"):
             _check_texts(what, getattr(self, what))
         licence = self.provenance.get("licence", "not stated")
@@ -140,7 +145,7 @@ class Manifest:
         for entry in content["inputs"].values():
             if entry["mean_prior"] is None:
                 del entry["mean_prior"]  # as it was spelled before there was any
-        for name in ("adaptation", "confidence"):
+        for name in ("adaptation", "confidence", "recogniser"):
             if content[name] is None:
                 del content[name]
         schema = SCHEMA if self.adaptation is None else ADAPTED_SCHEMA
@@ -150,7 +155,7 @@ class Manifest:
 
     def encoder_sha256(self, modality: str = "audio") -> str:
         """Return a hash of what a modality's standardised rows come from: its frontend, and the files of that."""
-        folder = f"frontends/{modality}/"
+        folder = f"{FRONTENDS}{modality}/"
         files = {path: entry.sha256 for path, entry in self.files.items() if path.startswith(folder)}
         content = [dict(self.inputs[modality].frontend), self.inputs[modality].dim, files]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -204,6 +209,8 @@ def _manifest(content: Mapping[str, Any]) -> Manifest:
         fields["adaptation"] = AdaptationEntry.from_json(_typed(content, "adaptation", dict))
     if "confidence" in content:
         fields["confidence"] = Confidence.from_json(_typed(content, "confidence", dict))
+    if "recogniser" in content:
+        fields["recogniser"] = _typed(content, "recogniser", dict)
     unknown = sorted(set(content) - set(fields))
     _check(not unknown, f"unknown fields {', '.join(unknown)}")
     return Manifest(**fields)
@@ -281,6 +288,16 @@ def _check_confidence(manifest: Manifest) -> None:
     is_trained = audio is not None and audio.mean_prior is not None
     states = list(confidence.states)
     _check((RUN in states) == is_trained, f"confidence of {states}, and {'a' if is_trained else 'no'} mean_prior")
+
+
+def _check_recogniser(manifest: Manifest) -> None:
+    entry = manifest.recogniser
+    if entry is None:
+        files = [path for path in manifest.files if path.startswith(RECOGNISER)]
+        _check(not files, f"file {files[:1]} without a recogniser")
+        return
+    _check(_are(Mapping, entry) and _are(str, entry.get("architecture")), f"recogniser {entry!r:.60}")
+    _check_texts("recogniser", entry)
 
 
 def _check_name(what: str, name: str, most: int = _MOST_NAME, optional: bool = False) -> None:

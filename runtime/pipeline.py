@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeser.runtime.adaptation import Adaptation
-from edgeser.runtime.asr import RecognizedWord
+from edgeser.runtime.asr import Asr, NoAsr, RecognizedWord
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.confidence import Confidence
 from edgeser.runtime.engines import Engine
@@ -20,6 +20,7 @@ from edgeser.runtime.frontends.statistics import Rows
 from edgeser.runtime.labels import NO_SPEECH, UNSURE
 from edgeser.runtime.results import Result, Span, Timings, explain_audio, explain_words
 
+_Kind = TypeVar("_Kind", bound=Frontend)
 _WORDS = ("text", "phonemes")  # modalities with a row for each word, those with the better importances first
 
 
@@ -28,15 +29,17 @@ class Evidence:
     """What is known of an utterance beside its samples.
 
     Attributes:
-        transcript: What was said, as far as it is known.
+        transcript: What was said, as far as it is known; `None` where the recogniser is to be asked.
         recognized: The recogniser's words.
+        is_doubtful: Whether it may have heard words, but was not sure of them.
         speech_share: Share of the analysed audio that is speech, 0 to 1.
         asr_ms: Time that the recogniser took.
         vad_ms: Time that the voice detector took.
     """
 
-    transcript: str = ""
+    transcript: str | None = ""
     recognized: Sequence[RecognizedWord] = ()
+    is_doubtful: bool = False
     speech_share: float = 0.0
     asr_ms: float = 0.0
     vad_ms: float = 0.0
@@ -79,6 +82,7 @@ class Pipeline:
             knows nothing of the correction, to which every moment of the voice counts the same.
         shift: `(dim,)`, taken out of the audio's rows where nothing else is.
         confidence: How far answers can be trusted, where that is known.
+        asr: Hears the words that are not given.
     """
 
     def __init__(
@@ -89,7 +93,9 @@ class Pipeline:
         adaptation: Adaptation | None = None,
         shift: Rows | None = None,
         confidence: Confidence | None = None,
+        asr: Asr | None = None,
     ) -> None:
+        self.asr = asr or NoAsr()
         self.engine = engine
         self.frontends = frontends
         self.labels = labels
@@ -124,31 +130,60 @@ class Pipeline:
                 frontend.check(samples)
 
     def features(self, samples: Samples, evidence: Evidence, shift: Rows | None = None) -> Heard:
-        """Run the frontends, unless there is neither speech nor a word to go by; the audio's rows lose the shift."""
+        """Run the frontends, unless there is neither speech nor a word to go by; the audio's rows lose the shift.
+
+        The recogniser, where it is to be asked, hears what the audio's frontend has heard already.
+
+        Raises:
+            AsrError: The recogniser failed.
+        """
         shift = self.shift if shift is None else shift
-        features: dict[str, Features] = {}
-        tokens: list[Token] = []
-        mean: NDArray[np.float64] | None = None
-        audio_ms = text_ms = 0.0
         duration_s = samples.shape[0] / SAMPLE_RATE
-        told = self.hears_words and bool(evidence.transcript.strip())
+        told = self.hears_words and bool((evidence.transcript or "").strip())
         if not evidence.speech_share and not told:
-            return Heard(evidence, duration_s, features)
-        for name, frontend in self.frontends.items():
-            before = time.perf_counter()
-            if isinstance(frontend, AudioFrontend):
-                features[name] = frontend(samples)
-                if shift is not None:
-                    mean = features[name].mean() if evidence.speech_share else None
-                    features[name] = features[name].without(shift)
-                audio_ms += (time.perf_counter() - before) * 1e3
-            elif isinstance(frontend, TextFrontend):
-                cut = frontend.tokens(evidence.transcript)
-                features[name] = frontend.features(cut)
-                tokens = cut if name == self.highlighted else tokens
-                text_ms += (time.perf_counter() - before) * 1e3
+            return Heard(replace(evidence, transcript=evidence.transcript or ""), duration_s, {})
+        before = time.perf_counter()
+        features: dict[str, Features] = {}
+        mean: NDArray[np.float64] | None = None
+        hidden: Rows | None = None
+        for name, frontend in self._of(AudioFrontend):
+            features[name] = frontend(samples)
+            hidden = features[name].hidden
+            if shift is not None:
+                mean = features[name].mean() if evidence.speech_share else None
+                features[name] = features[name].without(shift)
+        audio_ms = (time.perf_counter() - before) * 1e3
+        evidence = self._with_words(samples, evidence, hidden)
+        before = time.perf_counter()
+        tokens: list[Token] = []
+        for name, frontend in self._of(TextFrontend):
+            cut = frontend.tokens(evidence.transcript or "")
+            features[name] = frontend.features(cut)
+            tokens = cut if name == self.highlighted else tokens
+        text_ms = (time.perf_counter() - before) * 1e3
         is_cold = shift is None or not shift.any()
         return Heard(evidence, duration_s, features, tokens, audio_ms, text_ms, mean, is_cold)
+
+    def _of(self, kind: type[_Kind]) -> Iterator[tuple[str, _Kind]]:
+        """Yield the frontends of one kind."""
+        yield from ((name, one) for name, one in self.frontends.items() if isinstance(one, kind))
+
+    def _with_words(self, samples: Samples, evidence: Evidence, hidden: Rows | None) -> Evidence:
+        """Ask the recogniser, where nobody knows the words."""
+        if evidence.transcript is not None:
+            return evidence
+        if not self.hears_words:
+            return replace(evidence, transcript="")
+        before = time.perf_counter()
+        heard = self.asr.hear(samples, hidden)
+        asr_ms = (time.perf_counter() - before) * 1e3
+        return replace(
+            evidence,
+            transcript=heard.text,
+            recognized=heard.words,
+            is_doubtful=heard.is_doubtful,
+            asr_ms=evidence.asr_ms + asr_ms,
+        )
 
     def answer(self, batch: Sequence[Heard], answered: float = 1.0) -> list[Result]:
         """Run the model over all utterances that have features, in one call, and return a result for each.
@@ -192,7 +227,7 @@ class Pipeline:
         return Result(
             label=NO_SPEECH,
             probabilities=dict.fromkeys(self.labels, 1.0 / len(self.labels)),
-            transcript=evidence.transcript,
+            transcript=evidence.transcript or "",
             words=(),
             spans=(),
             duration_s=heard.duration_s,
@@ -213,14 +248,15 @@ class Pipeline:
         return Result(
             label=self.labels[int(probabilities.argmax())],
             probabilities={label: float(p) for label, p in zip(self.labels, probabilities, strict=True)},
-            transcript=evidence.transcript,
-            words=explain_words(evidence.transcript, heard.tokens, weights, evidence.recognized),
+            transcript=evidence.transcript or "",
+            words=explain_words(evidence.transcript or "", heard.tokens, weights, evidence.recognized),
             spans=spans,
             duration_s=heard.duration_s,
             heard_s=self._heard_s(heard),
             engine=self.engine.name,
             timings=Timings(evidence.asr_ms, heard.audio_ms, heard.text_ms, engine_ms, evidence.vad_ms),
             speech_share=evidence.speech_share,
+            is_doubtful=evidence.is_doubtful,
         )
 
     def _heard_s(self, heard: Heard) -> float:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeser.runtime.asr import Asr, RecognizedWord, open_asr
+from edgeser.runtime.asr import BUNDLED, Asr, RecognizedWord, Transcript, open_asr
 from edgeser.runtime.audio import Recorded, Samples, load_recording, prepare
 from edgeser.runtime.bundle import Bundle
 from edgeser.runtime.confidence import check_answered
@@ -60,22 +60,32 @@ class Runtime:
         normalization: Whether, and how, the mean of what was heard is taken out of rows.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine, asr: Asr, open_graph: OpenGraph = open_engine) -> None:
+    def __init__(
+        self, bundle: Bundle, engine: Engine, asr: Asr | None = None, open_graph: OpenGraph = open_engine
+    ) -> None:
         self.bundle = bundle
         self.engine = engine
-        self.asr = asr
-        self._owns_asr = False  # one that was given may serve others
         self.labels = bundle.manifest.answers
         self.frontends: dict[str, Frontend] = {
             name: bundle.frontend(name, open_graph) for name in bundle.manifest.inputs
         }
+        # One that was given may serve others.
+        self.asr, self._owns_asr = (asr, False) if asr is not None else (self._own_asr(open_graph), True)
         self._owner = OwnerProcess("runtime")
         adaptation = bundle.adaptation()
         self.normalization = Normalization(bundle.manifest, bundle.path.name, adaptation)
         shift, confidence = self.normalization.own_shift, bundle.manifest.confidence
-        self._pipeline = Pipeline(engine, self.frontends, self.labels, adaptation, shift, confidence)
+        self._pipeline = Pipeline(engine, self.frontends, self.labels, adaptation, shift, confidence, self.asr)
         self._speech = SpeechMeter()
         check_contract(bundle, engine)
+
+    def _own_asr(self, open_graph: OpenGraph) -> Asr:
+        recogniser = self.bundle.recogniser(self.frontends, open_graph)
+        if recogniser is None:
+            raise InputError(
+                f"asr: got {BUNDLED}, which {self.bundle.path.name} does not bring: choose another recogniser"
+            )
+        return recogniser
 
     @property
     def hears_words(self) -> bool:
@@ -111,12 +121,14 @@ class Runtime:
             bundle: A `.edgeser` file or folder; `None` for the one that ships with the package.
             engine: An engine's name; or `auto`: OpenVINO where it is installed and passes all of the bundle's golden
                 vectors, else ONNX Runtime.
-            asr: `pocketsphinx`, `none`, or `vosk:MODEL`, a folder or a language such as `vosk:ko`; or `auto`: Vosk
-                where it is installed and finds a US English model, else PocketSphinx where it is installed, else none.
+            asr: `whisper`, which a bundle may bring; `pocketsphinx`, `none`, or `vosk:MODEL`, a folder or a language
+                such as `vosk:ko`; or `auto`: the bundle's own, else Vosk where it is installed and finds a US English
+                model, else PocketSphinx where it is installed, else none.
             threads: Threads of the engine.
             self_test: Check the engine against golden vectors: ONNX Runtime against some (a few milliseconds), another
                 engine against all. Without it nothing is known of the others, and `auto` is ONNX Runtime.
-            isolate_asr: Run the recogniser in a process of its own, so that its crash or hang is an `AsrError`.
+            isolate_asr: Run the recogniser in a process of its own, so that its crash or hang is an `AsrError`; not the
+                bundle's own, which runs in the engine.
             trusted: minisign's public key, or its file, that the bundle must be signed with.
 
         Raises:
@@ -129,17 +141,18 @@ class Runtime:
         """
         opened = Bundle.open(default_bundle() if bundle is None else bundle, trusted)
         names = engines_to_try(opened, engine) if self_test else candidates(engine)[-1:]
-        listener = open_asr(asr, isolate=isolate_asr)
+        listener = None if _brings(opened, asr) else open_asr(asr, isolate=isolate_asr)
         try:
             runtime = cls._first(opened, names, listener, threads, self_test)
         except BaseException:
-            listener.close()
+            if listener is not None:
+                listener.close()
             raise
         runtime._owns_asr = True
         return runtime
 
     @classmethod
-    def _first(cls, bundle: Bundle, names: Sequence[str], asr: Asr, threads: int, self_test: bool) -> Runtime:
+    def _first(cls, bundle: Bundle, names: Sequence[str], asr: Asr | None, threads: int, self_test: bool) -> Runtime:
         """Return a Runtime with the first engine that serves."""
         for name, following in itertools.pairwise(names):
             scarce = is_too_much(name)
@@ -154,7 +167,7 @@ class Runtime:
         return runtime._proved() if self_test else runtime
 
     @classmethod
-    def _opened(cls, bundle: Bundle, engine: str, asr: Asr, threads: int) -> Runtime:
+    def _opened(cls, bundle: Bundle, engine: str, asr: Asr | None, threads: int) -> Runtime:
         opened: list[Engine] = []
 
         def open_graph(graph: bytes) -> Engine:
@@ -270,17 +283,17 @@ class Runtime:
     def answer(
         self,
         samples: Samples,
-        words: Sequence[RecognizedWord],
+        words: Sequence[RecognizedWord] | None,
         asr_ms: float = 0.0,
         spoken: NDArray[np.bool_] | None = None,
         state: RunningMean | None = None,
         answered: float = 1.0,
     ) -> Result:
-        """Recognise one utterance whose words a recogniser has heard already.
+        """Recognise one utterance whose words a recogniser may have heard already.
 
         Args:
             samples: `(samples,)` float32, mono at 16 kHz.
-            words: What was heard, perhaps nothing.
+            words: What was heard, perhaps nothing; `None` where the recogniser is to be asked.
             asr_ms: How long that took.
             spoken: Which frames of 32 ms are speech; `None` where nobody knows yet.
             state: See `recognize`.
@@ -288,6 +301,7 @@ class Runtime:
 
         Raises:
             InputError: The audio or the state is not usable, or the bundle does not go with `answered`.
+            AsrError: The recogniser failed.
             EngineError: The engine failed, or the Runtime was loaded before a fork.
         """
         self._owner.check()
@@ -297,7 +311,9 @@ class Runtime:
             share, vad_ms = self._speech_share(samples)
         else:
             share, vad_ms = float(spoken[: -(-self._pipeline.analyzed(samples).shape[0] // VAD_FRAME)].mean()), 0.0
-        evidence = Evidence(_joined(words), words, share, asr_ms, vad_ms)
+        evidence = Evidence(None, speech_share=share, vad_ms=vad_ms)
+        if words is not None:
+            evidence = replace(evidence, transcript=Transcript(tuple(words)).text, recognized=words, asr_ms=asr_ms)
         with memory_errors():
             shift = None if state is None else self.normalization.shift(state)
             return self._answered(self._pipeline.features(samples, evidence, shift), state, answered)
@@ -429,15 +445,10 @@ class Runtime:
         return result
 
     def _listen(self, samples: Samples, transcript: str | None, shift: Rows | None = None) -> Heard:
-        """Look for speech, run the ASR where it is needed, and the frontends."""
+        """Look for speech, and run the frontends, and the ASR where it is needed."""
         self.check(samples)
         share, vad_ms = self._speech_share(samples)
-        evidence = Evidence(transcript or "", speech_share=share, vad_ms=vad_ms)
-        if share and transcript is None and self.hears_words:
-            started = time.perf_counter()
-            recognized = self.asr.transcribe(samples)
-            asr_ms = (time.perf_counter() - started) * 1e3
-            evidence = replace(evidence, transcript=_joined(recognized), recognized=recognized, asr_ms=asr_ms)
+        evidence = Evidence(transcript, speech_share=share, vad_ms=vad_ms)
         return self._pipeline.features(samples, evidence, shift)
 
     def _speech_share(self, samples: Samples) -> tuple[float, float]:
@@ -454,5 +465,7 @@ def default_bundle() -> Path:
     return Path(edgeser.__file__).parent / "pretrained" / DEFAULT_BUNDLE
 
 
-def _joined(words: Sequence[RecognizedWord]) -> str:
-    return " ".join(word.text for word in words)
+def _brings(bundle: Bundle, asr: str) -> bool:
+    """Whether the bundle's own recogniser is to hear the words: where it is asked for, or there and of use."""
+    hears = bundle.manifest.recogniser is not None and any(name != "audio" for name in bundle.manifest.inputs)
+    return asr == BUNDLED or (asr == "auto" and hears)

@@ -97,6 +97,8 @@ class Result:
             there.
         confidence: How probable it is that the most probable emotion is the right one for a voice that the model never
             heard, 0 to 1; `None` without speech, and where the bundle does not say.
+        is_doubtful: Whether the recogniser may have heard words but was not sure of them: there are none in
+            `transcript`, and the voice alone decided.
     """
 
     label: str
@@ -111,6 +113,7 @@ class Result:
     speech_share: float
     truncated: bool = False
     confidence: float | None = None
+    is_doubtful: bool = False
 
     @property
     def has_speech(self) -> bool:

@@ -6,6 +6,7 @@ examples:
   edgeser export runs/ks/fold-5 -o model.edgeser
   edgeser export runs/final --evaluated runs/ks -o model.edgeser --name my-model --licence "CC BY-NC-SA 4.0"
   edgeser export runs/final --evaluated runs/ks --unseen runs/corpora -o model.edgeser
+  edgeser export runs/final --recogniser words -o model.edgeser
 """
 
 from __future__ import annotations
@@ -41,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a run of the same recipe with --protocol leave-one-corpus-out: the temperature is that of corpora it had "
         "not heard, and the bundle says how far its answers can be trusted (without, it does not)",
     )
+    parser.add_argument(
+        "--recogniser",
+        type=Path,
+        metavar="FOLDER",
+        help="what hears the words, from `edgeser export-encoder --recogniser` (none: the device's own)",
+    )
     parser.add_argument("--card", type=Path, metavar="FILE", help="model card, Markdown")
     parser.add_argument("--licence", default="not stated", help="terms that the training data puts on the model")
 
@@ -68,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
         confidence=confidence,
         card=args.card.read_text(encoding="utf-8") if args.card else None,
         licence=args.licence,
+        recogniser=args.recogniser,
     )
     bundle, reports = export(trained, options)
     for report in reports:

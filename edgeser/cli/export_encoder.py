@@ -8,6 +8,8 @@ examples:
   edgeser export-encoder whisper-tiny.en --layer 1+2+3 -o encoders/whisper
   edgeser export-encoder whisper-base --layer 3 --windows 100 150 200 300 460 -o encoders/quick
   edgeser export-encoder whisper-base --layer 3 --beside whisper-tiny.en:2+3 -o encoders/both
+  edgeser export-encoder whisper-tiny.en --layer 3 -o encoders/whisper --recogniser words
+  edgeser export-encoder whisper-tiny.en --windows 100 150 200 300 460 --recogniser words
   edgeser export-encoder minilm-l6-v2 --layer 4 --weights int8 -o encoders/minilm
   edgeser export-encoder models/wavlm-base-plus --layer 6 -o encoders/wavlm
   edgeser export-encoder minilm-l6-v2 --pool mean -o encoders/line
@@ -23,13 +25,22 @@ from pathlib import Path
 from edgeser.cli.options import positive, show
 from edgeser.export_tools.encoders.export import EncoderOptions, export_encoder
 from edgeser.export_tools.encoders.storage import FORMS
+from edgeser.export_tools.recogniser.folder import write_recogniser
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.frontends.onnx_encoder import POOLS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a model's folder or checkpoint, or a packaged encoder's name")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the frontend")
+    parser.add_argument("-o", "--out", type=Path, help="folder of the frontend")
+    parser.add_argument(
+        "--recogniser",
+        type=Path,
+        metavar="FOLDER",
+        help="of Whisper: also export what hears the words, for `edgeser export --recogniser`. With -o it reads the "
+        "last hidden state of that same encoder; without, it brings one, for a model that hears with another",
+    )
+    parser.add_argument("--language", default="en", help="of the words that the recogniser hears (en)")
     parser.add_argument(
         "--layer",
         default="last",
@@ -92,26 +103,37 @@ def run(args: argparse.Namespace) -> int:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    frontend, difference = export_encoder(
-        EncoderOptions(
-            args.model,
-            args.out,
-            args.layer,
-            args.length,
-            args.weights,
-            args.name,
-            args.licence,
-            args.pool,
-            args.pause_db,
-            _levels(args.level_db),
-            args.beside,
-            tuple(args.windows),
-        )
+    if args.out is None and args.recogniser is None:
+        raise InputError("--out: got none, expected a folder for the frontend, or --recogniser and one for that")
+    options = EncoderOptions(
+        args.model,
+        args.out or args.recogniser,
+        args.layer,
+        args.length,
+        args.weights,
+        args.name,
+        args.licence,
+        args.pool,
+        args.pause_db,
+        _levels(args.level_db),
+        args.beside,
+        tuple(args.windows),
+        gives_hidden=args.out is not None and args.recogniser is not None,
     )
-    options = frontend.options()
+    if args.out is not None:
+        _export_frontend(options)
+    if args.recogniser is not None:
+        write_recogniser(options, args.recogniser, args.language)
+        show(f"wrote {args.recogniser}")
+    return 0
+
+
+def _export_frontend(options: EncoderOptions) -> None:
+    frontend, difference = export_encoder(options)
+    described = frontend.options()
     print(
-        f"{options['name']} ({options['architecture']}), layer {options['layer']}: {frontend.length} x {frontend.dim}"
+        f"{described['name']} ({described['architecture']}), layer {described['layer']}: "
+        f"{frontend.length} x {frontend.dim}"
     )
     print(f"rows within {difference:.1e} standard deviations of PyTorch's")
-    show(f"wrote {args.out}")
-    return 0
+    show(f"wrote {options.out}")

@@ -114,6 +114,7 @@ class EncoderOptions:
             same for one level; see `at_speech_level`.
         windows: Of Whisper: rows that an utterance is padded to, the shortest that hold it, so that a short one costs
             less; the last is `length`. None: all are padded to `length`.
+        gives_hidden: Of Whisper: the graph gives the last hidden state too, which a recogniser reads.
     """
 
     source: str
@@ -128,6 +129,7 @@ class EncoderOptions:
     levels_db: tuple[float, float] | None = None
     beside: str | None = None
     windows: tuple[int, ...] = ()
+    gives_hidden: bool = False
 
     def __post_init__(self) -> None:
         if self.pool is not None and self.pool not in POOLS:
@@ -153,6 +155,13 @@ def export_encoder(options: EncoderOptions) -> tuple[Frontend, float]:
         ParityError: The graph does not compute the encoder.
     """
     check_folder(options.out, "keep the frontend in")
+    frontend, difference = make_frontend(options)
+    write_frontend(options.out, frontend)
+    return frontend, difference
+
+
+def make_frontend(options: EncoderOptions) -> tuple[Frontend, float]:
+    """Return what `export_encoder` does, and write nothing."""
     with contextlib.ExitStack() as places:
         source = places.enter_context(placed(options.source))
         beside = None
@@ -229,23 +238,36 @@ def _export(options: EncoderOptions, source: Path, beside: _Beside | None = None
     }
     if options.windows:
         description["windows"] = list(options.windows)
-    inputs = example_inputs(encoder, length, description)
-    graph = store_weights(lower_encoder(encoder, inputs, any_rows=bool(options.windows)), options.weights)
-    files = {GRAPH: graph.SerializeToString()}
-    examples = [inputs, *({"samples": inputs["samples"][:, : rows * ROW_SAMPLES]} for rows in options.windows[:-1])]
-    with open_engine(files[GRAPH]) as engine:
-        difference = max(_difference(engine, encoder, example) for example in examples)
-    limit = TOLERANCE[options.weights]
-    if not difference <= limit:
-        raise ParityError(f"{source}: its rows differ from PyTorch's by {difference:.1e} deviations, limit {limit:.0e}")
+    if options.gives_hidden:
+        _whisper(encoder, "--recogniser", options.source).give_hidden()
+    graph, difference = proved_graph(encoder, example_inputs(encoder, length, description), options)
+    files = {GRAPH: graph}
     frontend: Frontend
     if kind == "speech":
         frontend = SpeechEncoder(length, description, files.__getitem__)
     else:
         files[TOKENIZER] = (source / TOKENIZER).read_bytes()
         frontend = TextEncoder(length if options.pool is None else 1, description, files.__getitem__)
-    write_frontend(options.out, frontend)
     return frontend, difference
+
+
+def proved_graph(encoder: Encoder, inputs: Mapping[str, NDArray[Any]], options: EncoderOptions) -> tuple[bytes, float]:
+    """Return an encoder's graph, and the largest |difference| of its outputs from PyTorch's, in standard deviations.
+
+    Raises:
+        ParityError: That is too large.
+    """
+    graph = store_weights(lower_encoder(encoder, inputs, any_rows=bool(options.windows)), options.weights)
+    content = graph.SerializeToString()
+    examples = [inputs, *({"samples": inputs["samples"][:, : rows * ROW_SAMPLES]} for rows in options.windows[:-1])]
+    with open_engine(content) as engine:
+        difference = max(_difference(engine, encoder, example) for example in examples)
+    limit = TOLERANCE[options.weights]
+    if not difference <= limit:
+        raise ParityError(
+            f"{options.source}: its rows differ from PyTorch's by {difference:.1e} deviations, limit {limit:.0e}"
+        )
+    return content, difference
 
 
 def example_inputs(encoder: Encoder, length: int, description: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
@@ -288,19 +310,29 @@ def lower_encoder(encoder: Encoder, inputs: Mapping[str, NDArray[Any]], any_rows
 def _check_windows(options: EncoderOptions, encoder: Encoder, length: int) -> None:
     if not options.windows:
         return
-    encoders = (encoder.first, encoder.second) if isinstance(encoder, SideBySide) else (encoder,)
-    if not all(isinstance(one, WhisperEncoder) for one in encoders):
-        raise InputError(f"--windows: got it for {options.source}, expected Whisper, whose rows may be fewer")
+    for one in (encoder.first, encoder.second) if isinstance(encoder, SideBySide) else (encoder,):
+        _whisper(one, "--windows", options.source)
     problem = windows_problem(options.windows, length)
     if problem is not None:
         raise InputError(f"--windows: got {' '.join(map(str, options.windows))}, {problem}")
 
 
+def _whisper(encoder: Encoder, flag: str, source: str) -> WhisperEncoder:
+    if not isinstance(encoder, WhisperEncoder):
+        raise InputError(f"{flag}: got it for {source}, expected Whisper alone")
+    return encoder
+
+
 def _difference(engine: Engine, encoder: Encoder, inputs: Mapping[str, NDArray[Any]]) -> float:
-    """Return the largest difference of a graph's rows from PyTorch's, in their standard deviations."""
+    """Return the largest difference of a graph's outputs from PyTorch's, in their standard deviations."""
     with torch.inference_mode():
-        expected = encoder(*(torch.from_numpy(value) for value in inputs.values())).numpy()
-    return float(np.abs(engine.run(inputs)["rows"] - expected).max() / expected.std())
+        outputs = encoder(*(torch.from_numpy(value) for value in inputs.values()))
+    expected = outputs if isinstance(outputs, tuple) else (outputs,)
+    got = engine.run(inputs)
+    return max(
+        float(np.abs(got[name] - value.numpy()).max() / value.numpy().std())
+        for name, value in zip(encoder.outputs, expected, strict=True)
+    )
 
 
 @contextlib.contextmanager

@@ -19,9 +19,11 @@ from edgeser.export_tools.lowering import finish, name_weights, traced
 from edgeser.export_tools.recogniser.decoder import CrossAttentionCache, DecoderStep
 from edgeser.export_tools.recogniser.weights import Decoder, decoder_from
 from edgeser.runtime.asr.whisper.files import CROSS, STEP, TOKENIZER
+from edgeser.runtime.asr.whisper.recogniser import ARCHITECTURE
 from edgeser.runtime.asr.whisper.steps import MOST_ROWS
+from edgeser.runtime.asr.whisper.tokens import WhisperTokens
 from edgeser.runtime.engines import open_engine
-from edgeser.runtime.errors import InputError, ParityError
+from edgeser.runtime.errors import BundleError, InputError, ParityError
 
 STEP_OUTPUTS = ("logits", "keys", "values", "alignment")
 _SINGLE = 3  # inputs of a step before its caches
@@ -37,12 +39,14 @@ class RecogniserOptions:
             engines want fixed sizes.
         places: Of the cache: the longest sequence of tokens. Above 9.2 s of the quickest speech, with its timestamps.
         weights: How weights are stored; see `store_weights`.
+        language: Of the words.
     """
 
     rows: int = 460
     any_rows: bool = False
     places: int = 128
     weights: str = "lossless"
+    language: str = "en"
 
     def __post_init__(self) -> None:
         if self.rows < 1:
@@ -72,10 +76,15 @@ def export_recogniser(source: Path, options: RecogniserOptions) -> tuple[dict[st
         STEP: (step, said, lower_module(step, said, STEP_OUTPUTS, _axes(said, options))),
     }
     files = {TOKENIZER: tokenizer.read_bytes()}
+    try:
+        WhisperTokens(files[TOKENIZER], decoder.model.config.vocab_size, options.language)
+    except BundleError as error:
+        raise InputError(f"{source}: {error}") from error
     for name, (module, inputs, graph) in graphs.items():
         files[name] = store_weights(graph, options.weights).SerializeToString()
         _prove(name, files[name], module, inputs, TOLERANCE[options.weights])
-    return files, {"architecture": "whisper", "weights": options.weights, "rows": options.rows, **decoder.doubt}
+    described = {"weights": options.weights, "rows": options.rows, "language": options.language}
+    return files, {"architecture": ARCHITECTURE, **described, **decoder.doubt}
 
 
 def example_inputs(

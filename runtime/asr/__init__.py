@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgeser.runtime.asr.base import Asr, AsrSession, BufferedSession, NoAsr, RecognizedWord
+from edgeser.runtime.asr.base import Asr, AsrSession, BufferedSession, NoAsr, RecognizedWord, Transcript
 from edgeser.runtime.asr.isolated import IsolatedAsr
 from edgeser.runtime.asr.pocketsphinx import PocketSphinxAsr
 from edgeser.runtime.asr.vosk import VoskAsr
@@ -18,11 +18,15 @@ log = logging.getLogger(__name__)
 RECOGNISERS: Mapping[str, type[Asr]] = {asr.name: asr for asr in (PocketSphinxAsr, NoAsr)}
 """Those that need nothing but their name; `vosk:MODEL` also needs a model."""
 
+BUNDLED = "whisper"
+"""The one that a bundle brings, see `Bundle.recogniser`; it runs in the bundle's engine, so it is not opened here."""
+
 _VOSK = "vosk:"
 _GRAMMAR = "?grammar="
 _AUTO_MODEL = "en-us"  # the default bundle was trained on English words
 
 __all__ = [
+    "BUNDLED",
     "RECOGNISERS",
     "Asr",
     "AsrSession",
@@ -31,6 +35,7 @@ __all__ = [
     "NoAsr",
     "PocketSphinxAsr",
     "RecognizedWord",
+    "Transcript",
     "VoskAsr",
     "check_name",
     "open_asr",
@@ -51,7 +56,8 @@ def open_asr(name: str = "auto", *, isolate: bool = False) -> Asr:
         MissingDependencyError: The named one is not installed.
         AsrError: It does not start.
     """
-    check_name(name)
+    if check_name(name) == BUNDLED:
+        raise InputError(f"asr: got {BUNDLED}, which a bundle brings: load a Runtime with a bundle that has it")
     if isolate and name != NoAsr.name:
         return IsolatedAsr(name)
     if name == "auto":
@@ -68,10 +74,10 @@ def check_name(name: str) -> str:
     Raises:
         InputError: It is none.
     """
-    if name == "auto" or name in RECOGNISERS or (name.startswith(_VOSK) and name != _VOSK):
+    if name in ("auto", BUNDLED) or name in RECOGNISERS or (name.startswith(_VOSK) and name != _VOSK):
         return name
     raise InputError(
-        f"asr: got {name!r}, expected auto, {', '.join(RECOGNISERS)} or vosk:MODEL, for example vosk:en-us"
+        f"asr: got {name!r}, expected auto, {BUNDLED}, {', '.join(RECOGNISERS)} or vosk:MODEL, for example vosk:en-us"
     )
 
 

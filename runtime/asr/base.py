@@ -8,9 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import ClassVar, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeser.runtime.audio import Samples
 from edgeser.runtime.errors import AsrError
@@ -31,6 +32,24 @@ class RecognizedWord:
     start_s: float
     end_s: float
     confidence: float
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What a recogniser made of one utterance.
+
+    Attributes:
+        words: In the order of time; none where it heard none, or none that it was sure of.
+        is_doubtful: Whether there may have been words, but it was not sure of them.
+    """
+
+    words: tuple[RecognizedWord, ...] = ()
+    is_doubtful: bool = False
+
+    @property
+    def text(self) -> str:
+        """The words between blanks."""
+        return " ".join(word.text for word in self.words)
 
 
 class AsrSession(ABC):
@@ -62,9 +81,16 @@ class AsrSession(ABC):
 
 
 class Asr(ABC):
-    """Opens sessions, from any thread. Several may be open at once."""
+    """Opens sessions, from any thread. Several may be open at once.
+
+    Attributes:
+        name: As users choose it.
+        hears_along: Whether it works while someone speaks, so that a stream gives it the audio piece by piece. One that
+            does not is asked with the whole utterance.
+    """
 
     name: str
+    hears_along: ClassVar[bool] = True
 
     @abstractmethod
     def start(self) -> AsrSession:
@@ -73,6 +99,19 @@ class Asr(ABC):
         Raises:
             AsrError: The recogniser cannot.
         """
+
+    def hear(self, samples: Samples, hidden: NDArray[np.float32] | None = None) -> Transcript:
+        """Recognise `(samples,)` float32 mono at 16 kHz, where an encoder has heard them already.
+
+        Args:
+            samples: The utterance.
+            hidden: What the model's encoder gives a recogniser of the first window, see `Features.hidden`; `None` where
+                it gives nothing.
+
+        Raises:
+            AsrError: The recogniser failed.
+        """
+        return Transcript(self.transcribe(samples))
 
     def transcribe(self, samples: Samples) -> tuple[RecognizedWord, ...]:
         """Recognise `(samples,)` float32 mono at 16 kHz: one whole session.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,12 +31,15 @@ class Features:
         total: How many rows the input had before it was cropped to `length`; where a row stands for a whole line, the
             tokens that were too many for it count too.
         places: `(valid,)`, which row of the input each is, where pauses were left out; `None` for one after another.
+        hidden: `(rows, width)` float32, the encoder's last state over the window that it ran over, padding included,
+            where it gives one to the bundle's recogniser.
     """
 
     values: Rows
     valid: int
     total: int
     places: NDArray[np.intp] | None = None
+    hidden: Rows | None = None
 
     @property
     def moments(self) -> NDArray[np.intp]:
@@ -51,7 +54,7 @@ class Features:
         """Return the same with `(dim,)` taken out of every valid row; padding stays zero."""
         values = self.values.copy()
         values[: self.valid] -= shift
-        return Features(values, self.valid, self.total, self.places)
+        return replace(self, values=values)
 
 
 def fit_length(rows: Rows, length: int) -> Features:
@@ -61,6 +64,21 @@ def fit_length(rows: Rows, length: int) -> Features:
     values = np.zeros((length, rows.shape[1]), dtype=np.float32)
     values[:valid] = rows[:valid]
     return Features(values, valid, total)
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What an audio frontend makes of samples.
+
+    Attributes:
+        rows: `(n, dim)` float32, not normalised, without padding.
+        places: See `Features`.
+        hidden: See `Features`.
+    """
+
+    rows: Rows
+    places: NDArray[np.intp] | None = None
+    hidden: Rows | None = None
 
 
 class Frontend(ABC):
@@ -114,9 +132,9 @@ class AudioFrontend(Frontend):
             InputError: Shorter than one window.
         """
 
-    def extract_placed(self, samples: Samples) -> tuple[Rows, NDArray[np.intp] | None]:
-        """Return what `extract` gives, and which rows of `(samples,)` those are where it leaves pauses out."""
-        return self.extract(samples), None
+    def extract_all(self, samples: Samples) -> Extracted:
+        """Return what `extract` gives, and what else is known of it."""
+        return Extracted(self.extract(samples))
 
     @abstractmethod
     def with_statistics(self, statistics: Statistics) -> AudioFrontend:
@@ -138,10 +156,10 @@ class AudioFrontend(Frontend):
     def __call__(self, samples: Samples) -> Features:
         """Return the fixed-length features of `(samples,)` float32 mono at 16 kHz."""
         heard = samples[: self.samples_for(self.length)]
-        rows, places = self.extract_placed(heard)
-        features = fit_length(self.statistics.normalise(rows), self.length)
+        extracted = self.extract_all(heard)
+        features = fit_length(self.statistics.normalise(extracted.rows), self.length)
         total = 1 + (samples.shape[0] - self.samples_for(1)) // round(self.hop_s * SAMPLE_RATE)
-        return Features(features.values, features.valid, total, places)
+        return replace(features, total=total, places=extracted.places, hidden=extracted.hidden)
 
     def samples_for(self, rows: int) -> int:
         """Samples at 16 kHz that give at least `rows` rows, so that no more is computed than is used."""
@@ -171,7 +189,7 @@ class TextFrontend(Frontend):
     def features(self, tokens: list[Token]) -> Features:
         """Return the fixed-length features of a transcript that is cut already."""
         features = fit_length(self.rows(tokens[: self.window]), self.length)
-        return Features(features.values, features.valid, features.total + max(0, len(tokens) - self.window))
+        return replace(features, total=features.total + max(0, len(tokens) - self.window))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,16 @@ from numpy.typing import NDArray
 from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.engines import Engine, open_engine
 from edgeser.runtime.errors import BundleError, InputError
-from edgeser.runtime.frontends.base import AudioFrontend, Frontend, OpenGraph, ReadFile, TextFrontend, Token, option
+from edgeser.runtime.frontends.base import (
+    AudioFrontend,
+    Extracted,
+    Frontend,
+    OpenGraph,
+    ReadFile,
+    TextFrontend,
+    Token,
+    option,
+)
 from edgeser.runtime.frontends.speech_rows import at_speech_level, rows_of_speech
 from edgeser.runtime.frontends.statistics import STATISTICS, Rows, Statistics
 from edgeser.runtime.onnx_wire import embedding_rows
@@ -30,6 +39,7 @@ from edgeser.runtime.onnx_wire import embedding_rows
 KIND = "onnx-encoder"
 GRAPH = "encoder.onnx"
 TOKENIZER = "tokenizer.json"
+ROWS, HIDDEN = "rows", "hidden"  # a graph's outputs: what the model gets, and what a recogniser reads
 NORMALISATIONS = ("none", "zero-mean-unit-variance")
 POOLS = ("start", "mean")
 LARGEST_PAUSE_DB = 120.0
@@ -56,7 +66,7 @@ class _Encoder:
         rows = embedding_rows(graph, "ids")
         self.ids = _MOST_IDS if rows is None else rows
         outputs = {spec.name: spec.shape for spec in self.engine.outputs}
-        shape = outputs.get("rows", ())
+        shape = outputs.get(ROWS, ())
         rows = None if sizes else length
         if len(shape) != 3 or shape[1] != rows or shape[2] is None:
             expected = f"rows (N, {'any' if sizes else length}, dim)"
@@ -147,23 +157,37 @@ class SpeechEncoder(AudioFrontend):
         """What runs its graph."""
         return self._encoder.engine
 
-    def extract(self, samples: Samples) -> Rows:
-        return self.extract_placed(samples)[0]
+    @property
+    def widths(self) -> dict[str, int | None]:
+        """How wide the rows of each of the graph's outputs are."""
+        return {spec.name: spec.shape[-1] for spec in self.engine.outputs}
 
-    def extract_placed(self, samples: Samples) -> tuple[Rows, NDArray[np.intp] | None]:
+    def extract(self, samples: Samples) -> Rows:
+        return self.extract_all(samples).rows
+
+    def run(self, samples: Samples) -> dict[str, Rows]:
+        """Return what the graph gives for the first window of `(samples,)`, by output: `(rows, width)`, padding too.
+
+        Raises:
+            InputError: Shorter than one row.
+            EngineError: The engine failed.
+        """
         self.check(samples)
         heard = samples[: self._encoder.size]
         if self._levels_db is not None:
             heard = at_speech_level(heard, round(self.hop_s * SAMPLE_RATE), self.samples_for(1), *self._levels_db)
         if self._normalisation == "zero-mean-unit-variance":
             heard = (heard - heard.mean()) / np.sqrt(heard.var() + 1e-7)
-        valid = 1 + (heard.shape[0] - self.samples_for(1)) // round(self.hop_s * SAMPLE_RATE)
-        rows = self._encoder.run("samples", heard.astype(np.float32), 0.0)["rows"][:valid]
+        return self._encoder.run("samples", heard.astype(np.float32), 0.0)
+
+    def extract_all(self, samples: Samples) -> Extracted:
+        outputs, heard = self.run(samples), samples[: self._encoder.size]
+        hop, window = round(self.hop_s * SAMPLE_RATE), self.samples_for(1)
+        rows, hidden = outputs[ROWS][: 1 + (heard.shape[0] - window) // hop], outputs.get(HIDDEN)
         if self._pause_db is None:
-            return rows, None
-        heard = samples[: self._encoder.size]
-        places = rows_of_speech(heard, round(self.hop_s * SAMPLE_RATE), self.samples_for(1), self._pause_db)
-        return rows[places], places
+            return Extracted(rows, None, hidden)
+        places = rows_of_speech(heard, hop, window, self._pause_db)
+        return Extracted(rows[places], places, hidden)
 
     def with_statistics(self, statistics: Statistics) -> SpeechEncoder:
         return SpeechEncoder(self.length, self._description, self._encoder.read, lambda _: self.engine, statistics)
@@ -282,7 +306,7 @@ class TextEncoder(TextFrontend):
             raise InputError(f"ids: got {valid}, expected 3 to {self._encoder.size}: start, tokens, end")
         if ids.min() < 0 or ids.max() >= self._encoder.ids:
             raise InputError(f"ids: got {ids.min()} to {ids.max()}, expected 0 to {self._encoder.ids - 1}")
-        rows: Rows = self._encoder.run("ids", ids, self._padding)["rows"]
+        rows: Rows = self._encoder.run("ids", ids, self._padding)[ROWS]
         return rows[: self.length if self._is_pooled else valid - 2]
 
     def rows(self, tokens: list[Token]) -> Rows:

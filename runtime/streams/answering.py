@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from edgeser.runtime.asr import RecognizedWord
 from edgeser.runtime.audio import SAMPLE_RATE
-from edgeser.runtime.errors import EngineError, InputError
+from edgeser.runtime.errors import AsrError, EngineError, InputError
 from edgeser.runtime.results import Result
+from edgeser.runtime.running_mean import RunningMean
 from edgeser.runtime.streams.crew import POLL_S
 from edgeser.runtime.streams.event import Event, Words
 from edgeser.runtime.streams.flow import Flow, Utterance
@@ -71,15 +73,32 @@ class Answering:
         started = time.perf_counter()
         try:
             with self._flow.crew.working("answer"):
-                result = self._runtime.answer(
-                    utterance.samples, words, asr_ms, utterance.spoken, state, self._flow.options.answered
-                )
+                try:
+                    result = self._result(utterance, words, asr_ms, state)
+                except AsrError as error:
+                    self._deaf(error)
+                    outcome, result = Words.FAILED, self._result(utterance, (), asr_ms, state)
         except Exception as error:  # an engine may raise anything; one utterance is lost, not the stream
             self._failed(utterance, error)
             return
         self._failures = 0
+        if result.is_doubtful:
+            outcome = Words.DOUBTFUL
         self._flow.meter.measured("answer", (time.perf_counter() - started) * 1e3)
         self._emit(self._event(utterance, result, outcome), wait=utterance.patient)
+
+    def _result(
+        self, utterance: Utterance, words: Sequence[RecognizedWord] | None, asr_ms: float, state: RunningMean | None
+    ) -> Result:
+        answered = self._flow.options.answered
+        return self._runtime.answer(utterance.samples, words, asr_ms, utterance.spoken, state, answered)
+
+    def _deaf(self, error: AsrError) -> None:
+        """Count and tell that the recogniser that was asked failed."""
+        self._flow.meter.count("asr_failed")
+        failures = self._flow.meter.count("asr_errors")
+        name = self._runtime.asr.name
+        log.warning("%s failed (%d times so far), the voice alone decides: %s", name, failures, error)
 
     def _event(self, utterance: Utterance, result: Result, outcome: Words) -> Event:
         meter = self._flow.meter
@@ -101,11 +120,15 @@ class Answering:
         meter.count("partials" if event.partial else "events")
         return event
 
-    def _words(self, utterance: Utterance) -> tuple[Words, tuple[RecognizedWord, ...]]:
-        """Return the words of an utterance, waiting for them no longer than the deadline."""
+    def _words(self, utterance: Utterance) -> tuple[Words, tuple[RecognizedWord, ...] | None]:
+        """Return the words of an utterance, waiting for them no longer than the deadline.
+
+        `None` where the recogniser does not hear along: it is asked for them with the whole utterance.
+        """
         hearing, listener = utterance.hearing, self._flow.listener
         if listener is None:
-            return Words.OFF, ()
+            asks = self._runtime.hears_words and not self._runtime.asr.hears_along
+            return (Words.HEARD, None) if asks else (Words.OFF, ())
         if hearing is None:
             return Words.HEARD, utterance.words
         left = None

@@ -15,6 +15,8 @@ class Words(str, Enum):
 
     HEARD = "heard"
     """The recogniser answered in time; it may have heard none."""
+    DOUBTFUL = "doubtful"
+    """The recogniser was not sure that there were words: the voice alone decided."""
     LATE = "late"
     """The recogniser had not answered by the deadline: the voice alone decided."""
     FAILED = "failed"

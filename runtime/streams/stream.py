@@ -62,7 +62,7 @@ class Stream(EventStream):
         self.options = options
         self._source: Source | None = None
         listener = None
-        if runtime.hears_words and not isinstance(runtime.asr, NoAsr):
+        if runtime.hears_words and runtime.asr.hears_along and not isinstance(runtime.asr, NoAsr):
             listener = Listener(runtime.asr, self._meter, options.partial)
         self._flow = Flow(
             options,

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 CROSS = "cross.onnx"
+ENCODER = "encoder.onnx"
 STEP = "step.onnx"
 TOKENIZER = "tokenizer.json"
