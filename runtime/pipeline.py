@@ -142,25 +142,26 @@ class Pipeline:
         told = self.hears_words and bool((evidence.transcript or "").strip())
         if not evidence.speech_share and not told:
             return Heard(replace(evidence, transcript=evidence.transcript or ""), duration_s, {})
-        before = time.perf_counter()
+        audio_ms = text_ms = 0.0
         features: dict[str, Features] = {}
         mean: NDArray[np.float64] | None = None
         hidden: Rows | None = None
         for name, frontend in self._of(AudioFrontend):
+            before = time.perf_counter()
             features[name] = frontend(samples)
             hidden = features[name].hidden
             if shift is not None:
                 mean = features[name].mean() if evidence.speech_share else None
                 features[name] = features[name].without(shift)
-        audio_ms = (time.perf_counter() - before) * 1e3
+            audio_ms += (time.perf_counter() - before) * 1e3
         evidence = self._with_words(samples, evidence, hidden)
-        before = time.perf_counter()
         tokens: list[Token] = []
         for name, frontend in self._of(TextFrontend):
+            before = time.perf_counter()
             cut = frontend.tokens(evidence.transcript or "")
             features[name] = frontend.features(cut)
             tokens = cut if name == self.highlighted else tokens
-        text_ms = (time.perf_counter() - before) * 1e3
+            text_ms += (time.perf_counter() - before) * 1e3
         is_cold = shift is None or not shift.any()
         return Heard(evidence, duration_s, features, tokens, audio_ms, text_ms, mean, is_cold)
 

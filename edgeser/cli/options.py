@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeser.corpora import READERS
 from edgeser.corpora.checking import MOST
-from edgeser.runtime.asr import RECOGNISERS, check_name
+from edgeser.runtime.asr import BUNDLED, RECOGNISERS, check_name
 from edgeser.runtime.confidence import LEAST_ANSWERED
 from edgeser.runtime.engines import ENGINES
 from edgeser.runtime.errors import InputError
@@ -39,7 +39,8 @@ def add_asr_options(parser: argparse.ArgumentParser, default: str | None) -> Non
         default=default,
         type=asr_name,
         metavar="ASR",
-        help=f"who hears the words: auto, {', '.join(RECOGNISERS)}, or vosk:MODEL, a folder or a language (vosk:en-us)",
+        help=f"who hears the words: auto, {BUNDLED} (the bundle's own), {', '.join(RECOGNISERS)}, or vosk:MODEL, a "
+        "folder or a language (vosk:en-us)",
     )
     parser.add_argument("--isolate-asr", action="store_true", help="run it in a process of its own, in case it crashes")
 

@@ -21,9 +21,8 @@ from edgeser.export_tools.recogniser.weights import Decoder, decoder_from
 from edgeser.runtime.asr.whisper.files import CROSS, STEP, TOKENIZER
 from edgeser.runtime.asr.whisper.recogniser import ARCHITECTURE
 from edgeser.runtime.asr.whisper.steps import MOST_ROWS
-from edgeser.runtime.asr.whisper.tokens import WhisperTokens
 from edgeser.runtime.engines import open_engine
-from edgeser.runtime.errors import BundleError, InputError, ParityError
+from edgeser.runtime.errors import InputError, ParityError
 
 STEP_OUTPUTS = ("logits", "keys", "values", "alignment")
 _SINGLE = 3  # inputs of a step before its caches
@@ -76,10 +75,6 @@ def export_recogniser(source: Path, options: RecogniserOptions) -> tuple[dict[st
         STEP: (step, said, lower_module(step, said, STEP_OUTPUTS, _axes(said, options))),
     }
     files = {TOKENIZER: tokenizer.read_bytes()}
-    try:
-        WhisperTokens(files[TOKENIZER], decoder.model.config.vocab_size, options.language)
-    except BundleError as error:
-        raise InputError(f"{source}: {error}") from error
     for name, (module, inputs, graph) in graphs.items():
         files[name] = store_weights(graph, options.weights).SerializeToString()
         _prove(name, files[name], module, inputs, TOLERANCE[options.weights])

@@ -9,8 +9,8 @@ from typing import Any
 
 from edgeser.export_tools.encoders.export import LENGTHS, PACKAGED, EncoderOptions, make_frontend, placed
 from edgeser.export_tools.recogniser.export import RecogniserOptions, export_recogniser
-from edgeser.runtime.asr.whisper.files import ENCODER
-from edgeser.runtime.errors import InputError
+from edgeser.runtime.asr.whisper import ENCODER, WhisperDecoder
+from edgeser.runtime.errors import BundleError, InputError
 from edgeser.runtime.files import check_folder, write_together
 from edgeser.runtime.frontends.onnx_encoder import GRAPH
 from edgeser.runtime.onnx_wire import check_graph
@@ -33,19 +33,27 @@ def write_recogniser(options: EncoderOptions, folder: Path, language: str = "en"
         ParityError: A graph does not compute it.
     """
     check_folder(folder, "keep the recogniser in")
+    own = None if options.gives_hidden else make_frontend(options)[0]
     length = options.length or LENGTHS["speech"]
     decoding = RecogniserOptions(length, any_rows=bool(options.windows), weights=options.weights, language=language)
     with placed(options.source) as source:
         files, description = export_recogniser(source, decoding)
+    _check_language(files, options.source, language)
     packaged = PACKAGED.get(options.source)
     description["name"] = options.name or (options.source if packaged else Path(options.source).stem)
     description["licence"] = options.licence or (packaged.attribution if packaged else "not stated")
-    if not options.gives_hidden:
-        own, _ = make_frontend(options)
+    if own is not None:
         described = own.options()
         description["encoder"] = {name: described[name] for name in _ENCODER_S_OWN if name in described}
         files[ENCODER] = own.files()[GRAPH]
     write_together(folder, {**files, _DESCRIPTION: (json.dumps(description, indent=2) + "\n").encode()})
+
+
+def _check_language(files: Mapping[str, bytes], source: str, language: str) -> None:
+    try:
+        WhisperDecoder(files.__getitem__, language=language).close()
+    except BundleError as error:
+        raise InputError(f"{source}: {error}") from error
 
 
 def read_recogniser(folder: Path) -> tuple[Mapping[str, Any], dict[str, bytes]]:

@@ -22,6 +22,8 @@ from edgeser.runtime.onnx_wire import check_graph
 _DTYPES = {"f32": "float32", "f16": "float16", "i32": "int32"}
 _TELEMETRY = "openvino_telemetry"
 _STARTING = threading.RLock()
+_MOST_COMPILED = 8
+_Sizes = tuple[tuple[int | None, ...], ...]
 
 
 class OpenVinoEngine(Engine):
@@ -31,6 +33,9 @@ class OpenVinoEngine(Engine):
     many: sizes that are known while it compiles are worth more than a batch is. The default bundle's model took 4.8 ms
     so and 7.8 ms with a symbolic batch, for eight utterances 39.5 ms and 42.2 ms, and no batch size costs the 4 ms that
     a first run at another size takes.
+
+    Other sizes that may be any, such as the rows of a window, are fixed likewise: the graph is compiled once more for
+    each that comes, and the last few are kept.
 
     Args:
         graph: A serialised ONNX model.
@@ -50,13 +55,12 @@ class OpenVinoEngine(Engine):
         openvino = _import()
         with _errors("refuses the graph"):
             check_graph(graph)  # tensors in other files it would take from the working directory, whatever lies there
-            model = self._read(openvino, graph)
-            if self._singly:
-                model.reshape({port: [1, *list(port.partial_shape)[1:]] for port in model.inputs})
-            with _STARTING:  # two threads may open the first engines at once
-                core = _core()
-            compiled = core.compile_model(model, "CPU", _options(threads))
-            self._request = compiled.create_infer_request()
+            self._model = self._read(openvino, graph)
+            self._threads = threads
+            self._requests: dict[_Sizes, Any] = {}
+            if not self._is_open:
+                self._compile(tuple(spec.shape for spec in self.inputs))
+                self._model = None  # no more to be made of it
 
     def _read(self, openvino: Any, graph: bytes) -> Any:
         """Return OpenVINO's form of the graph; what it takes and gives, as the graph itself says, is noted here."""
@@ -68,16 +72,39 @@ class OpenVinoEngine(Engine):
         if not given or len(given) != len(model.outputs):
             raise EngineError(f"openvino: refuses the graph: reads {len(model.outputs)} of its {len(given)} outputs")
         self.inputs = tuple(_spec(parsed, place, parsed.get_element_type(place)) for place in taken)
-        for spec in self.inputs:
-            if None in spec.shape[1:]:  # 2026.4 multiplies matrices that do not fit each other, without a word
-                raise EngineError(f"openvino: {spec.name} is {spec.sizes}: only the first size may be any")
         self.outputs = tuple(
             _spec(parsed, place, port.element_type) for place, port in zip(given, model.outputs, strict=True)
         )
         # OpenVINO drops inputs that nothing uses. The graph has them, so the engine takes them, and leaves them out.
         self._used = {name for port in model.inputs for name in port.get_names()} & {s.name for s in self.inputs}
         self._singly = all(spec.shape[:1] == (None,) for spec in (*self.inputs, *self.outputs))
+        self._is_open = any(None in spec.shape[1:] for spec in self.inputs)
         return model
+
+    def _compile(self, sizes: _Sizes) -> Any:
+        """Return what runs the graph over inputs of these sizes.
+
+        All are fixed before it is compiled: where they are not, 2026.4 multiplies matrices that do not fit each other,
+        without a word.
+        """
+        if sizes in self._requests:
+            self._requests[sizes] = self._requests.pop(sizes)  # the last one used goes last
+            return self._requests[sizes]
+        model = self._model.clone() if self._is_open else self._model
+        by_name = dict(zip((spec.name for spec in self.inputs), sizes, strict=True))
+        fixed = {}
+        for port in model.inputs:
+            size = by_name[next(iter(port.get_names() & by_name.keys()))]
+            fixed[port] = [1 if self._singly else -1 if size[0] is None else size[0], *size[1:]] if size else []
+        if self._singly or self._is_open:
+            model.reshape(fixed)
+        with _STARTING:  # two threads may open the first engines at once
+            core = _core()
+        request = core.compile_model(model, "CPU", _options(self._threads)).create_infer_request()
+        self._requests[sizes] = request
+        while len(self._requests) > _MOST_COMPILED:
+            del self._requests[next(iter(self._requests))]
+        return request
 
     def _run(self, feeds: Arrays) -> dict[str, NDArray[Any]]:
         if not self._singly:
@@ -91,16 +118,19 @@ class OpenVinoEngine(Engine):
     def _infer(self, feeds: Arrays) -> dict[str, NDArray[Any]]:
         given = {name: value for name, value in feeds.items() if name in self._used}
         with _errors("failed while running"):
+            sizes = (spec.shape[:1] + feeds[spec.name].shape[1:] for spec in self.inputs)
+            request = self._compile(tuple(sizes))
             # Not `infer`: where that fails on one thread, 2026.4 says nothing and gives the answer before, or crashes.
             # Sharing inputs saves a copy of 2 MB, 0.9 ms of 4.8.
-            self._request.start_async(given, share_inputs=True)
-            self._request.wait()
+            request.start_async(given, share_inputs=True)
+            request.wait()
             # Copied: they are views of what the next call overwrites.
-            arrays = [self._request.get_output_tensor(place).data.copy() for place in range(len(self.outputs))]
+            arrays = [request.get_output_tensor(place).data.copy() for place in range(len(self.outputs))]
         return dict(zip((spec.name for spec in self.outputs), arrays, strict=True))
 
     def _close(self) -> None:
-        del self._request
+        self._requests.clear()
+        self._model = None
 
 
 def _options(threads: int) -> dict[str, str]:

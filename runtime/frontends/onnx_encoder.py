@@ -67,10 +67,9 @@ class _Encoder:
         self.ids = _MOST_IDS if rows is None else rows
         outputs = {spec.name: spec.shape for spec in self.engine.outputs}
         shape = outputs.get(ROWS, ())
-        rows = None if sizes else length
-        if len(shape) != 3 or shape[1] != rows or shape[2] is None:
-            expected = f"rows (N, {'any' if sizes else length}, dim)"
-            raise BundleError(f"{KIND}: the graph gives {outputs}, expected {expected}")
+        rows = (length, None) if sizes else (length,)
+        if len(shape) != 3 or shape[1] not in rows or shape[2] is None:
+            raise BundleError(f"{KIND}: the graph gives {outputs}, expected rows (N, {length}, dim)")
         self.dim = shape[2]
         shapes = [spec.shape for spec in self.engine.inputs]
         given = shapes[0][1] if shapes and len(shapes[0]) == 2 else 0

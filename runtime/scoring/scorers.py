@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from edgeser.runtime.asr import RECOGNISERS
+from edgeser.runtime.asr import BUNDLED, RECOGNISERS
 from edgeser.runtime.recognizer import Runtime
 from edgeser.runtime.running_mean import RunningMean
 from edgeser.runtime.scoring.jobs import Job, do
@@ -82,7 +82,7 @@ class Identity:
         """
         runtime.check_answered(setup.answered)
         asr = setup.asr
-        name = runtime.asr.name if asr == "auto" and runtime.asr.name in RECOGNISERS else asr
+        name = runtime.asr.name if asr == "auto" and runtime.asr.name in (BUNDLED, *RECOGNISERS) else asr
         plan = Plan.of(runtime.normalization, setup.normalize, setup.state)
         return cls(runtime.bundle.sha256, runtime.engine.name, name, runtime.labels, plan, setup.answered)
 

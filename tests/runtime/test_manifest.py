@@ -98,7 +98,7 @@ def test_any_field_missing_or_of_another_kind(field: str, value: Any) -> None:
     if field == "version" and value == "":
         return
     refusal(spelled({**content, field: value}))
-    if field not in {"adaptation", "confidence"}:
+    if field not in {"adaptation", "confidence", "recogniser"}:
         del content[field]
         refusal(spelled(content))
 

@@ -460,7 +460,7 @@ def test_a_bundle_of_audio_alone_hears_no_words(four: Callable[..., Bundle], cli
 def test_unknown_names_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="engine: got 'cuda', expected auto or onnxruntime"):
         Runtime.load(engine="cuda")
-    with pytest.raises(InputError, match="asr: got 'google', expected auto, pocketsphinx, none"):
+    with pytest.raises(InputError, match="asr: got 'google', expected auto, whisper, pocketsphinx, none"):
         Runtime.load(asr="google")
     with pytest.raises(InputError, match="threads: got 0"):
         Runtime.load(threads=0)

@@ -89,6 +89,7 @@ class WhisperAsr(Asr):
         raise BundleError(
             f"recogniser: its decoder reads {output} {width} wide of up to {most} rows of {ROW_S * 1e3:.0f} ms, "
             f"no encoder of the bundle gives that: got {given} wide"
+            + ("" if encoder is None else f", {encoder.hop_s * 1e3:g} ms")
         )
 
     def hear(self, samples: Samples, hidden: Hidden | None = None) -> Transcript:

@@ -47,7 +47,7 @@ def files(request: pytest.FixtureRequest, small_whisper: Path) -> Mapping[str, b
     options = RecogniserOptions(rows=ROWS, any_rows=request.param, places=len(TEXT))
     written, description = export_recogniser(small_whisper, options)
     assert set(written) == {CROSS, STEP, TOKENIZER}
-    assert description == {"architecture": "whisper", "weights": "lossless", "rows": ROWS}
+    assert description == {"architecture": "whisper", "weights": "lossless", "rows": ROWS, "language": "en"}
     return written
 
 

@@ -177,7 +177,7 @@ def test_a_restart_that_fails_says_why_and_is_not_tried_again_at_once(unruly: Mo
 @pytest.mark.parametrize(
     ("opener", "message"),
     [
-        ("whisper", "asr: got 'whisper', expected auto"),
+        ("wisper", "asr: got 'wisper', expected auto"),
         (lambda: open_asr("none"), "an opener that another process cannot import"),
     ],
 )

@@ -30,9 +30,11 @@ def test_names(name: str) -> None:
     assert check_name(name) == name
 
 
-@pytest.mark.parametrize("name", ["vosk", "vosk:", "whisper", "", "None"])
+@pytest.mark.parametrize("name", ["vosk", "vosk:", "wisper", "", "None"])
 def test_no_names(name: str) -> None:
-    with pytest.raises(InputError, match=f"asr: got '{name}', expected auto, pocketsphinx, none or vosk:MODEL"):
+    with pytest.raises(
+        InputError, match=f"asr: got '{name}', expected auto, whisper, pocketsphinx, none or vosk:MODEL"
+    ):
         open_asr(name)
 
 
@@ -95,7 +97,7 @@ def test_vosk_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("asr", "message"),
     [
-        ("whisper", "argument --asr: asr: got 'whisper', expected auto, pocketsphinx, none or vosk:MODEL"),
+        ("wisper", "argument --asr: asr: got 'wisper', expected auto, whisper, pocketsphinx, none or vosk:MODEL"),
         ("vosk:qq", "edgeser: asr: no Vosk model for 'qq'"),
     ],
 )

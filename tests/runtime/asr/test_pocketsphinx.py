@@ -199,8 +199,8 @@ def test_none_hears_nothing(speech: Samples) -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(InputError, match="asr: got 'whisper', expected auto, pocketsphinx, none"):
-        open_asr("whisper")
+    with pytest.raises(InputError, match="asr: got 'wisper', expected auto, whisper, pocketsphinx, none"):
+        open_asr("wisper")
 
 
 def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,14 +28,26 @@ def packaged() -> Iterator[Callable[[str], Path]]:
         yield lambda name: stack.enter_context(placed(name))
 
 
-@pytest.fixture(scope="session")
-def files(packaged: Callable[[str], Path]) -> Mapping[str, bytes]:
-    """The recogniser of tiny.en, with open rows."""
-    from edgeser.export_tools.recogniser.export import RecogniserOptions, export_recogniser
+WINDOWS = (100, 200, 460)
 
-    written, description = export_recogniser(packaged("whisper-tiny.en"), RecogniserOptions(any_rows=True))
-    assert set(description) == {"architecture", "weights", "rows", "no_speech_penalty", "min_score"}
-    return written
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Tiny.en, by the command: the frontend with layer 3 as rows, and the recogniser that reads its last state."""
+    pytest.importorskip("torch", reason="what exports is not installed")
+    from edgeser.cli.main import main
+
+    encoder, words = (tmp_path_factory.mktemp("exported") / name for name in ("encoder", "words"))
+    windows = map(str, WINDOWS)
+    options = ["--layer", "3", "--windows", *windows, "-o", str(encoder), "--recogniser", str(words)]
+    assert main(["export-encoder", "whisper-tiny.en", *options]) == 0
+    return encoder, words
+
+
+@pytest.fixture(scope="session")
+def files(exported: tuple[Path, Path]) -> Mapping[str, bytes]:
+    """The recogniser of tiny.en, with open rows, without an encoder."""
+    return {file.name: file.read_bytes() for file in exported[1].iterdir() if file.name != "recogniser.json"}
 
 
 OPTIONS = DecodingOptions(no_speech_penalty=1.5, min_score=-1.05)
