@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeser import __version__
-from edgeser.export_tools.building.checking import MODEL, Checked, CheckRequest, check_plan
+from edgeser.export_tools.building.checking import Checked, CheckRequest, check_plan
 from edgeser.export_tools.building.compiling import Compiled, CompileRequest, compile_graph
 from edgeser.export_tools.building.isolated import Limits, run_apart
 from edgeser.export_tools.building.library import LIBRARIES, Library
 from edgeser.export_tools.building.messages import one_line
 from edgeser.export_tools.building.report import Attempt, BuildReport, GraphReport
-from edgeser.runtime.bundle import Bundle
+from edgeser.export_tools.building.rows import at_its_longest
+from edgeser.runtime.bundle import MODEL, Bundle
 from edgeser.runtime.errors import EdgeSerError, InputError, MissingDependencyError
-from edgeser.runtime.frontends.onnx_encoder import GRAPH, KIND
 from edgeser.runtime.manifest import PRECISIONS
 from edgeser.runtime.plans import LOWERINGS, Plan, plan_folder, plan_name, write_plan
 
@@ -83,7 +83,7 @@ class _Graph:
     """One graph of a bundle.
 
     Attributes:
-        name: `model`, or the modality whose encoder it is.
+        name: Of the part, see `Bundle.graphs`.
         portable: What the Runtime hands to an engine.
         lowerings: What to build from, best first.
         max_batch: Largest batch.
@@ -168,10 +168,10 @@ def _graphs(bundle: Bundle, options: BuildOptions) -> list[_Graph]:
     elif options.lowering == "auto" and options.library.plugins and "plugin" in bundle.manifest.graphs:
         lowerings = {"plugin": bundle.graph("plugin"), **lowerings}
     graphs = [_Graph(MODEL, bundle.graph(), lowerings, options.max_batch)]
-    for name, entry in bundle.manifest.inputs.items():
-        if entry.frontend.get("kind") == KIND:
-            graph = bundle.read(f"frontends/{name}/{GRAPH}")
-            graphs.append(_Graph(name, graph, {"portable": graph}, 1))
+    for name, path in bundle.graphs().items():
+        if name != MODEL:
+            graph = bundle.read(path)
+            graphs.append(_Graph(name, graph, {"portable": at_its_longest(bundle, name, graph)}, 1))
     return graphs
 
 

@@ -6,14 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeser.runtime.bundle import Bundle
+from edgeser.runtime.bundle import MODEL, Bundle
 from edgeser.runtime.engines import Engine
 from edgeser.runtime.errors import MissingDependencyError
 from edgeser.runtime.golden import GoldenVectors, looser, verify_engine, verify_frontend
 from edgeser.runtime.gpu import find_gpu
 from edgeser.runtime.plans import read_plan
-
-MODEL = "model"
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class CheckRequest:
         file: The plan's, not yet where it belongs.
         graph: The portable graph that the plan was built for.
         bundle: The bundle's path.
-        name: `model`, or the modality whose encoder it is.
+        name: Of the part, see `Bundle.graphs`.
     """
 
     file: Path
@@ -80,7 +78,7 @@ def check_plan(request: CheckRequest) -> Checked:
 def _check_encoder(bundle: Bundle, name: str, precision: str, open_graph: Callable[[bytes], Engine]) -> Checked:
     vectors = GoldenVectors.from_bundle(bundle).encoders.get(name)
     if vectors is None:
-        return Checked(None, f"{bundle.path.name} has no golden vectors for its encoder")
+        return Checked(None, f"{bundle.path.name} has no golden vectors for {name}")
     frontend = bundle.frontend(name, open_graph)
     try:
         return Checked(verify_frontend(frontend, vectors, looser(precision, bundle)), "")

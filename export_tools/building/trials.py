@@ -10,15 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from edgeser.export_tools.building.build import BuildOptions, build
-from edgeser.export_tools.building.checking import MODEL
 from edgeser.export_tools.building.isolated import Limits, run_apart
 from edgeser.export_tools.building.library import LIBRARIES, Library
 from edgeser.export_tools.building.messages import one_line
 from edgeser.export_tools.building.report import GraphReport
-from edgeser.runtime.bundle import Bundle
+from edgeser.export_tools.building.rows import at_its_longest
+from edgeser.runtime.bundle import MODEL, Bundle
 from edgeser.runtime.engines import Engine, OnnxRuntimeEngine, candidates, open_engine
 from edgeser.runtime.errors import EdgeSerError, MissingDependencyError
-from edgeser.runtime.frontends.onnx_encoder import GRAPH, KIND
 from edgeser.runtime.golden import GoldenVectors, verify_engine
 from edgeser.runtime.plans import read_plan
 from edgeser.runtime.timing import Latency, side_by_side
@@ -103,7 +102,7 @@ def _on_processor(bundle: Bundle, name: str) -> Iterator[Trial]:
     for graph, content in _graphs(bundle).items():
         head = (name, graph, "portable", precision)
         try:
-            with open_engine(content, name) as engine:
+            with open_engine(at_its_longest(bundle, graph, content), name) as engine:
                 difference = verify_engine(engine, bundle) if graph == MODEL else None
                 latency = _timed(engine, bundle, graph)
         except EdgeSerError as error:
@@ -173,8 +172,5 @@ def _timed(engine: Engine, bundle: Bundle, graph: str) -> Latency:
 
 
 def _graphs(bundle: Bundle) -> dict[str, bytes]:
-    graphs = {MODEL: bundle.graph()}
-    for name, entry in bundle.manifest.inputs.items():
-        if entry.frontend.get("kind") == KIND:
-            graphs[name] = bundle.read(f"frontends/{name}/{GRAPH}")
-    return graphs
+    encoders = {name: bundle.read(path) for name, path in bundle.graphs().items() if name != MODEL}
+    return {MODEL: bundle.graph(), **encoders}
