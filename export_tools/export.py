@@ -21,14 +21,14 @@ from edgeser.export_tools.lowering import lower
 from edgeser.export_tools.parity import MINIMUM, ParityReport, compare, reference
 from edgeser.export_tools.recogniser.folder import read_recogniser
 from edgeser.runtime.asr.whisper import WhisperAsr
-from edgeser.runtime.audio import SAMPLE_RATE
+from edgeser.runtime.audio import SAMPLE_RATE, Samples
 from edgeser.runtime.bundle import CARD, GOLDEN, Bundle, check_bundle_place, frontend_files, write_bundle
 from edgeser.runtime.confidence import Confidence
 from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import BundleError, InputError
 from edgeser.runtime.files import check_room
 from edgeser.runtime.frontends import AudioFrontend, Frontend, Phonemes, SpeechEncoder, TextEncoder, WordVectors
-from edgeser.runtime.golden import EncoderVectors, GoldenVectors, encoder_vectors
+from edgeser.runtime.golden import EncoderVectors, GoldenVectors, GoldenWords, encoder_vectors
 from edgeser.runtime.manifest import RECOGNISER, InputEntry, Manifest, ModelEntry
 from edgeser.training.trained import TrainedModel
 
@@ -103,13 +103,16 @@ def export(trained: TrainedModel, options: ExportOptions) -> tuple[Bundle, list[
         expected["logits"][first],
         encoders=golden_encoders(trained.frontends, chosen),
     )
-    files[GOLDEN] = golden.to_bytes()
     for name, frontend in trained.frontends.items():
         files.update(frontend_files(name, frontend))
     manifest = _manifest(trained, options, reports)
     if options.recogniser is not None:
-        manifest, more = with_recogniser(manifest, options.recogniser, trained.frontends)
+        manifest, more, words = with_recogniser(
+            manifest, options.recogniser, trained.frontends, load_utterance(_spoken(chosen))[:_ENCODER_SAMPLES]
+        )
+        golden = dataclasses.replace(golden, words=words)
         files.update(more)
+    files[GOLDEN] = golden.to_bytes()
     files[CARD] = (options.card or model_card(manifest, trained.model.parameter_count())).encode()
     return write_bundle(options.out, manifest, files), reports
 
@@ -123,17 +126,20 @@ def golden_encoders(frontends: Mapping[str, Frontend], utterances: Sequence[Utte
     if not encoders:
         return {}
     hears = any(isinstance(frontend, SpeechEncoder) for frontend in encoders.values())
-    spoken = [u for u in utterances if (u.transcript or "").strip()]
-    pool = spoken or utterances
-    short = (u for u in pool if not hears or load_utterance(u).shape[0] <= _ENCODER_SAMPLES)
-    utterance = next(short, pool[0])
+    utterance = _spoken(utterances, hears)
     found: dict[str, EncoderVectors] = {}
     for name, frontend in encoders.items():
         if isinstance(frontend, SpeechEncoder):
             found[name] = encoder_vectors(frontend, load_utterance(utterance)[:_ENCODER_SAMPLES])
-        elif spoken:
+        elif (utterance.transcript or "").strip():
             found[name] = encoder_vectors(frontend, utterance.transcript or "")
     return found
+
+
+def _spoken(utterances: Sequence[Utterance], hears: bool = True) -> Utterance:
+    """Return the first utterance with words that is at most 4 s long, where that matters; without any, another."""
+    pool = [u for u in utterances if (u.transcript or "").strip()] or list(utterances)
+    return next((u for u in pool if not hears or load_utterance(u).shape[0] <= _ENCODER_SAMPLES), pool[0])
 
 
 def _size(trained: TrainedModel) -> int:
@@ -193,9 +199,15 @@ def _manifest(trained: TrainedModel, options: ExportOptions, reports: Sequence[P
 
 
 def with_recogniser(
-    manifest: Manifest, folder: Path, frontends: Mapping[str, Frontend]
-) -> tuple[Manifest, dict[str, bytes]]:
-    """Return a manifest with the recogniser of a folder, and the files that a bundle keeps of it.
+    manifest: Manifest, folder: Path, frontends: Mapping[str, Frontend], samples: Samples
+) -> tuple[Manifest, dict[str, bytes], GoldenWords | None]:
+    """Return a manifest with the recogniser of a folder, the files that a bundle keeps of it, and its golden words.
+
+    Args:
+        manifest: The bundle's, without one.
+        folder: See `write_recogniser`.
+        frontends: The bundle's.
+        samples: An utterance for the golden words.
 
     Raises:
         InputError: The folder holds none, or none that reads what these frontends give.
@@ -203,13 +215,14 @@ def with_recogniser(
     description, files = read_recogniser(folder)
     audio = frontends.get("audio")
     try:
-        WhisperAsr(
+        with WhisperAsr(
             description, files.__getitem__, open_engine, audio if isinstance(audio, AudioFrontend) else None
-        ).close()
+        ) as asr:
+            words = GoldenWords.of(asr, samples)
     except (BundleError, KeyError) as error:
         raise InputError(f"{folder}: {error}") from error
     whole = dataclasses.replace(manifest, recogniser=_plain(description))
-    return whole, {RECOGNISER + name: content for name, content in files.items()}
+    return whole, {RECOGNISER + name: content for name, content in files.items()}, words
 
 
 def mean_prior(trained: TrainedModel) -> float | None:

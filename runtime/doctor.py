@@ -123,7 +123,10 @@ def _proof(bundle: Bundle, engine: str) -> Proof | str:
             frontends = {name: bundle.frontend(name, open_graph) for name in bundle.manifest.inputs}
             for frontend in frontends.values():
                 opened.callback(frontend.close)
-            return prove(model, frontends, bundle)
+            recogniser = bundle.recogniser(frontends, open_graph)
+            if recogniser is not None:
+                opened.callback(recogniser.close)
+            return prove(model, frontends, bundle, recogniser)
     except (EdgeSerError, ImportError, OSError) as error:  # the last two: ONNX Runtime itself is damaged
         return str(error)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeser.runtime.asr import Asr
 from edgeser.runtime.audio import Samples
 from edgeser.runtime.bundle import GOLDEN, Bundle
 from edgeser.runtime.engines import Engine
@@ -48,11 +49,7 @@ class EncoderVectors:
 
     def to_tensors(self) -> dict[str, NDArray[Any]]:
         """Return what is stored: samples as 16-bit PCM where that is exact, rows in half precision."""
-        given = self.input
-        if given.dtype == np.float32:
-            pcm, limits = np.rint(given * np.float32(_FULL_SCALE)), np.iinfo(np.int16)
-            fits = limits.min <= pcm.min() and pcm.max() <= limits.max
-            given = pcm.astype(np.int16) if fits and np.array_equal(pcm / np.float32(_FULL_SCALE), given) else given
+        given = _to_pcm(self.input)
         with np.errstate(over="ignore"):
             half = self.rows.astype(np.float16)
         return {"input": given, "rows": half if np.isfinite(half).all() else self.rows}
@@ -66,9 +63,30 @@ class EncoderVectors:
     @classmethod
     def from_tensors(cls, given: NDArray[Any], rows: NDArray[Any]) -> EncoderVectors:
         """Read what `to_tensors` gave."""
-        if given.dtype == np.int16:
-            given = given.astype(np.float32) / np.float32(_FULL_SCALE)
-        return cls(given, rows.astype(np.float32))
+        return cls(_from_pcm(given), rows.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class GoldenWords:
+    """One utterance for the recogniser.
+
+    Attributes:
+        input: `(samples,)` float32 mono at 16 kHz.
+        text: What it must hear.
+    """
+
+    input: Samples
+    text: str
+
+    def to_tensors(self) -> dict[str, NDArray[Any]]:
+        """Return what is stored: samples as 16-bit PCM where that is exact, the text in UTF-8."""
+        return {"input": _to_pcm(self.input), "text": np.frombuffer(self.text.encode(), np.uint8)}
+
+    @classmethod
+    def of(cls, asr: Asr, samples: Samples) -> GoldenWords | None:
+        """Return what a recogniser hears; `None` where that is nothing."""
+        text = asr.hear(samples).text
+        return cls(samples, text) if text else None
 
 
 @dataclass(frozen=True)
@@ -81,12 +99,14 @@ class GoldenVectors:
         reference: `(N, classes)` float32, what the model gave before it was quantized, for comparison; `None` where
             `logits` are that.
         encoders: By modality, for frontends that are encoders; bundles from before there were any have none.
+        words: For the recogniser that the bundle brings, where it brings one.
     """
 
     inputs: Mapping[str, NDArray[np.generic]]
     logits: NDArray[np.float32]
     reference: NDArray[np.float32] | None = None
     encoders: Mapping[str, EncoderVectors] = field(default_factory=dict)
+    words: GoldenWords | None = None
 
     def to_bytes(self) -> bytes:
         """Return the safetensors form: without padding, and in half precision where nothing is lost by it."""
@@ -96,6 +116,8 @@ class GoldenVectors:
             tensors["reference"] = self.reference
         for name, vectors in self.encoders.items():
             tensors.update({f"encoder.{name}.{part}": value for part, value in vectors.to_tensors().items()})
+        if self.words is not None:
+            tensors.update({f"recogniser.{part}": value for part, value in self.words.to_tensors().items()})
         return to_safetensors(tensors)
 
     def _packed(self, name: str) -> NDArray[np.generic]:
@@ -126,7 +148,7 @@ class GoldenVectors:
             raise _unusable(bundle, f"reference {reference.shape}, logits {logits.shape}")
         inputs = _inputs(bundle, tensors, len(logits), count)
         reference = None if reference is None else reference[:count]
-        return cls(inputs, logits[:count], reference, _encoders(bundle, tensors))
+        return cls(inputs, logits[:count], reference, _encoders(bundle, tensors), _words(bundle, tensors))
 
 
 def encoder_vectors(frontend: Frontend, heard: Samples | str) -> EncoderVectors:
@@ -215,6 +237,26 @@ def verify_frontend(frontend: Frontend, vectors: EncoderVectors, precision: str)
     return difference
 
 
+def verify_recogniser(asr: Asr, words: GoldenWords, engine: str) -> None:
+    """Let the bundle's recogniser hear its golden words.
+
+    Args:
+        asr: The recogniser, opened with the engine in question.
+        words: Its golden words.
+        engine: The engine's name.
+
+    Raises:
+        ParityError: It hears others.
+        AsrError: It fails.
+    """
+    heard = asr.hear(words.input).text
+    if heard != words.text:
+        raise ParityError(
+            f"{engine}: {asr.name} hears {heard!r:.80} where it must hear {words.text!r:.80}: "
+            "this engine does not compute this recogniser on this device"
+        )
+
+
 @dataclass(frozen=True)
 class Proof:
     """How near an engine comes to all golden vectors of a bundle.
@@ -228,8 +270,14 @@ class Proof:
     rows: Mapping[str, float]
 
 
-def prove(engine: Engine, frontends: Mapping[str, Frontend], bundle: Bundle) -> Proof:
+def prove(engine: Engine, frontends: Mapping[str, Frontend], bundle: Bundle, asr: Asr | None = None) -> Proof:
     """Run all golden vectors through an engine and the encoders that it opened.
+
+    Args:
+        engine: Of the model.
+        frontends: By modality.
+        bundle: The bundle.
+        asr: The recogniser that the bundle brings, where it is to hear.
 
     Raises:
         BundleError: The vectors do not fit the engine or the encoders.
@@ -237,20 +285,27 @@ def prove(engine: Engine, frontends: Mapping[str, Frontend], bundle: Bundle) -> 
         EngineError: It fails, or gives what is no number.
     """
     logits = verify_engine(engine, bundle)
-    encoders = GoldenVectors.from_bundle(bundle).encoders
+    golden = GoldenVectors.from_bundle(bundle)
+    encoders = golden.encoders
     precision = looser(engine.precision, bundle)
     try:
         rows = {n: verify_frontend(frontends[n], vectors, precision) for n, vectors in encoders.items()}
     except InputError as error:  # ids that the encoder does not know, for example
         raise _unusable(bundle, str(error)) from error
+    if asr is not None and golden.words is not None:
+        verify_recogniser(asr, golden.words, engine.name)
     return Proof(logits, rows)
 
 
 def unproved(bundle: Bundle) -> tuple[str, ...]:
-    """Return the modalities whose encoders have no golden vectors: what an engine makes of them is not known."""
-    known = GoldenVectors.from_bundle(bundle).encoders
-    inputs = bundle.manifest.inputs
-    return tuple(name for name, entry in inputs.items() if entry.frontend.get("kind") == ENCODER and name not in known)
+    """Return the modalities whose encoders have no golden vectors: what an engine makes of them is not known.
+
+    `words` is among them where a recogniser has none.
+    """
+    golden = GoldenVectors.from_bundle(bundle)
+    encoders = (name for name, entry in bundle.manifest.inputs.items() if entry.frontend.get("kind") == ENCODER)
+    has_words = bundle.manifest.recogniser is None or golden.words is not None
+    return (*(name for name in encoders if name not in golden.encoders), *(() if has_words else ("words",)))
 
 
 def _tensors(bundle: Bundle) -> Tensors:
@@ -315,6 +370,34 @@ def _encoders(bundle: Bundle, tensors: Tensors) -> dict[str, EncoderVectors]:
             raise _unusable(bundle, f"no rows up to {entry.length} x {entry.dim} of the encoder of {name}, or no input")
         found[name] = EncoderVectors.from_tensors(given, rows)
     return found
+
+
+def _words(bundle: Bundle, tensors: Tensors) -> GoldenWords | None:
+    """Take the recogniser's golden words, where there are any."""
+    given, text = tensors.get("recogniser.input"), tensors.get("recogniser.text")
+    if given is None and text is None:
+        return None
+    is_audio = given is not None and given.ndim == 1 and str(given.dtype) in _STORED_INPUTS["speech"] and given.size > 0
+    is_text = text is not None and text.ndim == 1 and text.dtype == np.uint8 and text.size > 0
+    if given is None or text is None or not (is_audio and is_text and bool(np.isfinite(given).all())):
+        raise _unusable(bundle, "no words of the recogniser, or no input")
+    try:
+        return GoldenWords(_from_pcm(given), text.tobytes().decode())
+    except UnicodeDecodeError as error:
+        raise _unusable(bundle, f"the recogniser's words are no text: {error}") from error
+
+
+def _to_pcm(given: NDArray[Any]) -> NDArray[Any]:
+    """Return samples as 16-bit PCM where that is exact, and anything else as it is."""
+    if given.dtype != np.float32:
+        return given
+    pcm, limits = np.rint(given * np.float32(_FULL_SCALE)), np.iinfo(np.int16)
+    fits = limits.min <= pcm.min() and pcm.max() <= limits.max
+    return pcm.astype(np.int16) if fits and np.array_equal(pcm / np.float32(_FULL_SCALE), given) else given
+
+
+def _from_pcm(given: NDArray[Any]) -> NDArray[Any]:
+    return given.astype(np.float32) / np.float32(_FULL_SCALE) if given.dtype == np.int16 else given
 
 
 def _usable(entry: InputEntry, given: NDArray[Any], rows: NDArray[Any]) -> bool:

@@ -187,7 +187,8 @@ class Runtime:
             if self.engine.name == OnnxRuntimeEngine.name:
                 difference = verify_engine(self.engine, self.bundle, _SELF_TEST_VECTORS)
             else:
-                difference = prove(self.engine, self.frontends, self.bundle).logits
+                own = self.asr if self.asr.name == BUNDLED else None
+                difference = prove(self.engine, self.frontends, self.bundle, own).logits
         except BaseException:
             self.close()
             raise

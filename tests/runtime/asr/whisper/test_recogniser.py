@@ -13,13 +13,15 @@ import pytest
 from edgeser.runtime.asr import AsrError, RecognizedWord, Transcript, open_asr
 from edgeser.runtime.asr.whisper import ENCODER, WhisperAsr
 from edgeser.runtime.audio import SAMPLE_RATE, Samples, load_audio
-from edgeser.runtime.bundle import Bundle, write_bundle
-from edgeser.runtime.errors import BundleError, EngineError, InputError
+from edgeser.runtime.bundle import GOLDEN, Bundle, write_bundle
+from edgeser.runtime.errors import BundleError, EngineError, InputError, ParityError
 from edgeser.runtime.frontends import SpeechEncoder, read_frontend
+from edgeser.runtime.golden import GoldenVectors, GoldenWords, verify_recogniser
 from edgeser.runtime.manifest import RECOGNISER, Manifest
 from edgeser.runtime.recognizer import Runtime, default_bundle
 from edgeser.runtime.scoring import Setup, open_scorer
 from edgeser.runtime.streams import Event, StreamOptions, Words
+from edgeser.runtime.tensors import from_safetensors, to_safetensors
 
 SAID = [
     "dogs are sitting by the door",
@@ -77,11 +79,15 @@ def opened(description: Mapping[str, Any], files: Mapping[str, bytes], audio: An
 
 
 @pytest.fixture(scope="session")
-def worded(whole: Mapping[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def worded(
+    whole: Mapping[str, bytes], alone: WhisperAsr, speech: Samples, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The default bundle with that recogniser."""
     bundle = Bundle.open(default_bundle())
     files = {name: bundle.read(name) for name in bundle.manifest.files if not name.startswith(RECOGNISER)}
     files |= {RECOGNISER + name: content for name, content in whole.items()}
+    golden = dataclasses.replace(GoldenVectors.from_bundle(bundle), words=GoldenWords.of(alone, speech))
+    files[GOLDEN] = golden.to_bytes()
     manifest = dataclasses.replace(bundle.manifest, recogniser={**DESCRIPTION, "encoder": ROWS_OF_20_MS})
     return write_bundle(tmp_path_factory.mktemp("worded") / "worded.edgeser", manifest, files).path
 
@@ -183,23 +189,29 @@ def test_an_encoder_without_a_last_state(files: Mapping[str, bytes]) -> None:
     frontend.close()
 
 
-def test_what_the_command_writes(exported: tuple[Path, Path], both: SpeechEncoder, tmp_path: Path) -> None:
+def test_what_the_command_writes(
+    exported: tuple[Path, Path], both: SpeechEncoder, speech: Samples, tmp_path: Path
+) -> None:
     from edgeser.export_tools.export import with_recogniser
 
     folder = exported[1]
     assert {file.name for file in folder.iterdir()} == {"cross.onnx", "step.onnx", "tokenizer.json", "recogniser.json"}
     manifest = Bundle.open(default_bundle()).manifest
-    whole, files = with_recogniser(dataclasses.replace(manifest, files={}), folder, {"audio": both})
+    frontends = {"audio": both}
+    whole, files, words = with_recogniser(dataclasses.replace(manifest, files={}), folder, frontends, speech)
+    assert words is not None
+    assert plain(words.text) == SAID[0]
+    np.testing.assert_array_equal(words.input, speech)
     of_tiny = {"name": "whisper-tiny.en", "licence": "Whisper tiny.en, OpenAI, MIT", "weights": "lossless"}
     assert whole.recogniser == {**DESCRIPTION, **of_tiny}
     assert set(files) == {"recogniser/cross.onnx", "recogniser/step.onnx", "recogniser/tokenizer.json"}
     with pytest.raises(InputError, match=r"words: recogniser: its decoder reads hidden 384 wide"):
-        with_recogniser(manifest, folder, {})
+        with_recogniser(manifest, folder, {}, speech)
     with pytest.raises(InputError, match=r"holds no recogniser \(recogniser\.json is missing\)"):
-        with_recogniser(manifest, tmp_path, {})
+        with_recogniser(manifest, tmp_path, {}, speech)
     (tmp_path / "recogniser.json").write_text("[1")
     with pytest.raises(InputError, match=r"recogniser\.json: not readable as a recogniser's description"):
-        with_recogniser(manifest, tmp_path, {})
+        with_recogniser(manifest, tmp_path, {}, speech)
 
 
 @pytest.mark.parametrize(
@@ -247,6 +259,35 @@ def test_who_hears_the_words(worded: Path, hearing: Runtime) -> None:
             Runtime.load(engine="onnxruntime", asr="whisper")
     with pytest.raises(InputError, match="got whisper, which a bundle brings"):
         open_asr("whisper")
+
+
+def test_golden_words(worded: Path, alone: WhisperAsr, speech: Samples, tmp_path: Path) -> None:
+    bundle = Bundle.open(worded)
+    golden = GoldenVectors.from_bundle(bundle)
+    assert golden.words is not None
+    assert plain(golden.words.text) == SAID[0]
+    np.testing.assert_array_equal(golden.words.input, speech)
+    verify_recogniser(alone, golden.words, "onnxruntime")
+    with pytest.raises(ParityError, match=r"whisper hears 'Dogs .*' where it must hear 'Cats': this engine does not"):
+        verify_recogniser(alone, GoldenWords(speech, "Cats"), "onnxruntime")
+    assert GoldenWords.of(alone, np.zeros(16_000, np.float32)) is None
+    files = {name: bundle.read(name) for name in bundle.manifest.files}
+    for changed, message in (
+        ({"recogniser.text": np.zeros(0, np.uint8)}, "no words of the recogniser, or no input"),
+        ({"recogniser.text": np.array([255], np.uint8)}, "the recogniser's words are no text"),
+        ({"recogniser.input": np.full(5, np.nan, np.float32)}, "no words of the recogniser, or no input"),
+    ):
+        tensors = to_safetensors({**from_safetensors(files[GOLDEN]), **changed})
+        path = write_bundle(tmp_path / "b.edgeser", bundle.manifest, {**files, GOLDEN: tensors}).path
+        with pytest.raises(BundleError, match=message):
+            GoldenVectors.from_bundle(Bundle.open(path))
+
+
+def test_openvino_hears_the_same_words(worded: Path, clips: list[Path]) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    with Runtime.load(worded, engine="openvino") as runtime:
+        assert runtime.asr.name == "whisper"
+        assert plain(runtime.recognize(clips[-1]).transcript) == SAID[-1]
 
 
 def test_words_and_emotion_of_the_clips(hearing: Runtime, clips: list[Path]) -> None:
