@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,6 @@ from edgeser.runtime.frontends.statistics import Rows
 from edgeser.runtime.labels import NO_SPEECH, UNSURE
 from edgeser.runtime.results import Result, Span, Timings, explain_audio, explain_words
 
-_Kind = TypeVar("_Kind", bound=Frontend)
 _WORDS = ("text", "phonemes")  # modalities with a row for each word, those with the better importances first
 
 
@@ -106,7 +105,7 @@ class Pipeline:
     @property
     def hears_words(self) -> bool:
         """Whether the model takes words, in whatever form."""
-        return any(isinstance(frontend, TextFrontend) for frontend in self.frontends.values())
+        return bool(self._of_text())
 
     @property
     def highlighted(self) -> str | None:
@@ -146,17 +145,19 @@ class Pipeline:
         features: dict[str, Features] = {}
         mean: NDArray[np.float64] | None = None
         hidden: Rows | None = None
-        for name, frontend in self._of(AudioFrontend):
+        audio = self.frontends.get("audio")
+        if isinstance(audio, AudioFrontend):
             before = time.perf_counter()
-            features[name] = frontend(samples)
-            hidden = features[name].hidden
+            heard = audio(samples)
+            hidden = heard.hidden
             if shift is not None:
-                mean = features[name].mean() if evidence.speech_share else None
-                features[name] = features[name].without(shift)
-            audio_ms += (time.perf_counter() - before) * 1e3
+                mean = heard.mean() if evidence.speech_share else None
+                heard = heard.without(shift)
+            features["audio"] = heard
+            audio_ms = (time.perf_counter() - before) * 1e3
         evidence = self._with_words(samples, evidence, hidden)
         tokens: list[Token] = []
-        for name, frontend in self._of(TextFrontend):
+        for name, frontend in self._of_text():
             before = time.perf_counter()
             cut = frontend.tokens(evidence.transcript or "")
             features[name] = frontend.features(cut)
@@ -165,9 +166,9 @@ class Pipeline:
         is_cold = shift is None or not shift.any()
         return Heard(evidence, duration_s, features, tokens, audio_ms, text_ms, mean, is_cold)
 
-    def _of(self, kind: type[_Kind]) -> Iterator[tuple[str, _Kind]]:
-        """Yield the frontends of one kind."""
-        yield from ((name, one) for name, one in self.frontends.items() if isinstance(one, kind))
+    def _of_text(self) -> list[tuple[str, TextFrontend]]:
+        """Return the frontends of the transcript, by modality."""
+        return [(name, one) for name, one in self.frontends.items() if isinstance(one, TextFrontend)]
 
     def _with_words(self, samples: Samples, evidence: Evidence, hidden: Rows | None) -> Evidence:
         """Ask the recogniser, where nobody knows the words."""

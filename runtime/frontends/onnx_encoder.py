@@ -67,8 +67,8 @@ class _Encoder:
         self.ids = _MOST_IDS if rows is None else rows
         outputs = {spec.name: spec.shape for spec in self.engine.outputs}
         shape = outputs.get(ROWS, ())
-        rows = (length, None) if sizes else (length,)
-        if len(shape) != 3 or shape[1] not in rows or shape[2] is None:
+        fits = len(shape) == 3 and (shape[1] == length or (shape[1] is None and bool(sizes)))
+        if not fits or shape[2] is None:
             raise BundleError(f"{KIND}: the graph gives {outputs}, expected rows (N, {length}, dim)")
         self.dim = shape[2]
         shapes = [spec.shape for spec in self.engine.inputs]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -141,7 +142,7 @@ class WhisperAsr(Asr):
 
 def _options(limits: Mapping[str, float]) -> DecodingOptions:
     try:
-        return DecodingOptions(**limits)
+        return replace(DecodingOptions(), **limits)  # type: ignore[arg-type]  # only those that are floats
     except InputError as error:
         raise BundleError(f"recogniser: {error}") from error
 
