@@ -55,7 +55,7 @@ def line(event: edgeser.Event) -> Text:
     trusted = "" if event.result.confidence is None else f"right {event.result.confidence:4.0%}  "
     text.append(f" {likely:4}  {trusted}{event.latency_ms:5.0f} ms  ", "dim")
     text.append_text(words(event.result))
-    if event.words.value in ("late", "failed"):
+    if event.words.value in ("doubtful", "late", "failed"):
         text.append(f" (words {event.words.value})", "dim")
     return text
 

@@ -90,7 +90,7 @@ function write(event) {
   });
   if (!event.words.length) {
     said.className = "none";
-    said.textContent = event.words_from === "late" || event.words_from === "failed" ? `(words ${event.words_from})` : "(no words)";
+    said.textContent = ["doubtful", "late", "failed"].includes(event.words_from) ? `(words ${event.words_from})` : "(no words)";
   }
   $("transcript").prepend(line);
   while ($("transcript").childElementCount > LINES) $("transcript").lastElementChild.remove();
