@@ -30,6 +30,7 @@ import numpy as np
 from abused import DAMAGES, Case, make
 
 from edgeser.cli.main import main as edgeser
+from edgeser.clips import CLIPS
 from edgeser.corpora import Utterance
 from edgeser.runtime.audio import SAMPLE_RATE, load_audio
 from edgeser.runtime.errors import EdgeSerError, InputError, MissingDependencyError
@@ -38,7 +39,7 @@ from edgeser.runtime.recognizer import Runtime
 from edgeser.runtime.sources import FileSource
 from edgeser.training.features import RecordingFeatures
 
-CLIP = Path(__file__).parents[1] / "examples" / "clips" / "03-01-05-01-01-02-12.flac"
+CLIP = CLIPS / "03-01-05-01-01-02-12.flac"
 COMMANDS = ("recognize", "score", "listen", "corpus", "train")
 ENDS = ("answered", "marked", "refused", "WRONG")
 LIMIT_S = 120

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-CLIPS = Path(__file__).parents[1] / "examples" / "clips"
+CLIPS = Path(__file__).parents[1] / "edgeser" / "clips"  # by path: the other build may have none
 CLIP = CLIPS / "03-01-04-01-01-02-19.flac"
 RATE = 16_000
 WORDS = "kids are talking by the door"

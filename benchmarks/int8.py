@@ -1,7 +1,7 @@
 """INT8 beside its peers, in one run, call by call in turn, on one thread.
 
-  python benchmarks/int8.py whole fp32.edgeser int8.edgeser --audio examples/clips/03-01-04-01-01-02-19.flac
-  python benchmarks/int8.py paper examples/clips
+  python benchmarks/int8.py whole fp32.edgeser int8.edgeser --audio edgeser/clips/03-01-04-01-01-02-19.flac
+  python benchmarks/int8.py paper edgeser/clips
 
 `whole` times the whole path with the transcript given. `paper` times the graph of the KS-Transformer's `paper` preset
 with fresh weights, which change no time, calibrated on recordings. Peers: ONNX Runtime in FP32 and with its own dynamic

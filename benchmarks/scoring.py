@@ -1,6 +1,6 @@
 """Files a second of batch scoring: in this process, and in one, two or more workers, round by round in turn.
 
-  python benchmarks/scoring.py examples/clips --files 40 --workers 1 2
+  python benchmarks/scoring.py edgeser/clips --files 40 --workers 1 2
 
 Loading is not counted: everything has scored all files once before. Each way has one thread a process and no ASR.
 """

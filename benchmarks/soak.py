@@ -19,11 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeser.clips import example_clips
 from edgeser.runtime.audio import SAMPLE_RATE, Samples, load_audio
 from edgeser.runtime.recognizer import Runtime
 from edgeser.runtime.streams import Event
-
-CLIPS = Path(__file__).parents[1] / "examples" / "clips"
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def memory_mb() -> float:
 def parts(seconds: float, seed: int) -> Iterator[tuple[Samples, bool]]:
     """Yield stretches of audio and whether they are speech, until that many seconds are reached."""
     rng = np.random.default_rng(seed)
-    clips = [load_audio(clip) for clip in sorted(CLIPS.glob("*.flac"))]
+    clips = [load_audio(clip) for clip in example_clips()]
     total = 0.0
     while total < seconds:
         for samples, speech in (_between(rng), _speech(rng, clips)):

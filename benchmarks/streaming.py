@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeser.clips import example_clips
 from edgeser.runtime.audio import SAMPLE_RATE, load_audio
 from edgeser.runtime.recognizer import Runtime
 from edgeser.runtime.segmenting import Ending
 from edgeser.runtime.streams import Event, StreamOptions
 
-CLIPS = Path(__file__).parents[1] / "examples" / "clips"
 CHUNK = SAMPLE_RATE // 50  # 20 ms
 
 
@@ -40,7 +40,7 @@ def main() -> None:
     args = parser.parse_args()
 
     quiet = np.zeros(SAMPLE_RATE, np.float32)
-    clips = [part for clip in sorted(CLIPS.glob("*.flac")) for part in (load_audio(clip), quiet)]
+    clips = [part for clip in example_clips() for part in (load_audio(clip), quiet)]
     audio = np.concatenate(clips * args.rounds)
     options = StreamOptions()
     runtime = Runtime.load(args.bundle, engine=args.engine, asr="none")

@@ -3,7 +3,7 @@
 pip install 'edgeser[mic,asr,demo]'
 python examples/mic_demo.py                                     the default microphone
 python examples/mic_demo.py --device USB --record session       and keep audio and Events in a folder
-python examples/mic_demo.py --wav examples/clips/03-01-04-01-01-02-19.flac    without a microphone
+python examples/mic_demo.py --wav edgeser/clips/03-01-04-01-01-02-19.flac    without a microphone
 """
 
 from __future__ import annotations

@@ -30,12 +30,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeser import EdgeSerError, Event, InputError, IsolatedStream, Runtime, Stream
+from edgeser.clips import CLIPS
 from edgeser.runtime.audio import SAMPLE_RATE, Samples, load_audio
 
 TICK_S = 0.020
 TICK_SAMPLES = round(TICK_S * SAMPLE_RATE)
 PAUSE_S = 1.0  # between two clips, longer than the silence that ends an utterance
-CLIPS = Path(__file__).parent / "clips"
 HEAD_DEGREES = {"happy": 20.0, "neutral": 0.0, "sad": -25.0, "angry": -10.0}
 HEAD_TIME_S = 0.5  # the head has gone 63 % of its way after so long
 

@@ -7,7 +7,7 @@
 . "$(dirname "$0")/venv.sh"
 venv env pocketsphinx==5.1.1 soundfile==0.13.1 numpy==2.2.6
 
-"$work/env/bin/python" - "$(dirname "$0")/../examples/clips/03-01-03-01-02-02-11.flac" <<'PYTHON'
+"$work/env/bin/python" - "$(dirname "$0")/../edgeser/clips/03-01-03-01-02-02-11.flac" <<'PYTHON'
 import sys
 import soundfile
 from pocketsphinx import Decoder

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from edgeser.clips import CLIPS, example_clips
 from edgeser.runtime.audio import SAMPLE_RATE, Samples, load_audio
 
 if TYPE_CHECKING:  # the device's tests need none of it
@@ -30,14 +31,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-CLIPS = Path(__file__).parent.parent / "examples" / "clips"
-
-
 @pytest.fixture(scope="session")
 def clips() -> list[Path]:
     """Four acted sentences of RAVDESS, 16 kHz mono, 3 to 4 s each."""
-    found = sorted(CLIPS.glob("*.flac"))
-    assert len(found) >= 4, f"{CLIPS}: expected the example clips, found {len(found)}"
+    found = example_clips()
+    assert len(found) == 4, f"{CLIPS}: expected four clips, found {len(found)}"
     return found
 
 

@@ -12,15 +12,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import edgeser
 from edgeser.cli.options import add_answered_option, add_runtime_options, load_runtime, show
-from edgeser.runtime.errors import InputError
+from edgeser.clips import example_clips
+from edgeser.corpora.ravdess import parse_ravdess
+from edgeser.runtime.asr import NoAsr
 from edgeser.runtime.labels import NO_SPEECH, UNSURE
 from edgeser.runtime.results import Result
 from edgeser.runtime.scoring import find_recordings
 
 _BAR = 30
 _MOMENTS = 4
+_LEGEND = "*words* and moments are what an answer came from"
+_KNOWN = "the default model knows these four actors, from other recordings: a stranger is harder"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,13 +33,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    recordings = find_recordings(args.paths or _example_clips())
+    recordings = find_recordings(args.paths or example_clips())
     with load_runtime(args) as runtime:
         runtime.check_answered(args.answered)
         manifest = runtime.bundle.manifest
-        show(f"{manifest.name} {manifest.version}, {runtime.engine.name}, words by {runtime.asr.name}")
+        words = "the voice alone" if runtime.asr.name == NoAsr.name else f"words by {runtime.asr.name}"
+        show(f"{manifest.name} {manifest.version}, {runtime.engine.name}, {words}")
+        show(_LEGEND if args.paths else f"{_LEGEND}\n{_KNOWN}")
         for recording in recordings:
-            show(f"\n{recording.path.name}")
+            show(f"\n{_title(recording.path)}")
             show(describe(runtime.recognize(recording.path, answered=args.answered)))
     return 0
 
@@ -64,8 +69,8 @@ def describe(result: Result) -> str:
     return "\n".join(lines)
 
 
-def _example_clips() -> list[Path]:
-    clips = sorted((Path(edgeser.__file__).parents[1] / "examples" / "clips").glob("*.flac"))
-    if not clips:
-        raise InputError("demo: the example clips are not here (they come with the source): name an audio file")
-    return clips
+def _title(recording: Path) -> str:
+    """Return a recording's name, and what was acted where it is one of RAVDESS."""
+    acted = parse_ravdess(recording)
+    what = "" if acted is None else f"   \u201c{acted.transcript}\u201d acted {acted.emotion}"
+    return f"{recording.name}{what}"

@@ -37,6 +37,8 @@ def test_demo_shows_words_bars_moments_and_time(clips: list[Path]) -> None:
     assert done.stdout.count("moments  ") == 2
     assert done.stdout.count("took     ") == 2
     assert done.stdout.count("←") == 2
+    assert f"{clips[1].name}   “Dogs are sitting by the door.” acted happy\n" in done.stdout
+    assert "the default model knows" not in done.stdout  # that is said of its own clips
 
 
 def test_device_commands_load_no_torch(clip: Path) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import argparse
 import configparser
+import importlib.metadata
+import os
 import re
 import shlex
 import shutil
@@ -51,8 +53,11 @@ def lines(keyword: str) -> list[list[str]]:
     return [line.split()[1:] for line in text.splitlines() if line.startswith(f"{keyword} ")]
 
 
-def test_what_the_image_copies_is_enough_to_build_the_package(tmp_path: Path) -> None:
-    context = tmp_path / "src"
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of what the image copies, installed into a folder."""
+    folder = tmp_path_factory.mktemp("image")
+    context = folder / "src"
     context.mkdir()
     for *sources, target in (words for words in lines("COPY") if not words[0].startswith("--")):
         for source in sources:
@@ -62,11 +67,39 @@ def test_what_the_image_copies_is_enough_to_build_the_package(tmp_path: Path) ->
                 shutil.copy(ROOT / source, context / target)
     build = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--no-index"]
     done = subprocess.run(
-        [*build, "--target", str(tmp_path / "site"), str(context)], capture_output=True, text=True, check=False
+        [*build, "--target", str(folder / "site"), str(context)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+    return folder / "site"
+
+
+def test_what_the_image_copies_is_enough_to_build_the_package(installed: Path) -> None:
     for name in ("cli/listen.py", "runtime/recognizer.py", "pretrained/default.edgeser"):
-        assert (tmp_path / "site" / "edgeser" / name).is_file()
+        assert (installed / "edgeser" / name).is_file()
+
+
+def test_the_wheel_has_the_clips_and_its_demo_reads_them(installed: Path, clips: list[Path], tmp_path: Path) -> None:
+    (wheel,) = importlib.metadata.distributions(path=[str(installed)])
+    files = {str(file) for file in wheel.files or ()}
+    assert {f"edgeser/clips/{name}" for name in ("README.md", *(clip.name for clip in clips))} <= files
+    command = ["demo", "--engine", "onnxruntime", "--asr", "none", "--no-self-test"]
+    code = (
+        f"import edgeser; from edgeser.cli.main import main; print(edgeser.__file__); raise SystemExit(main({command}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == str(installed / "edgeser" / "__init__.py")
+    assert [line.split()[0] for line in lines if ".flac" in line] == [clip.name for clip in clips]
+    assert sum(line.endswith("\u2190") for line in lines) == 4
 
 
 def test_the_image_names_extras_that_exist_and_a_base_of_jetpack_6() -> None:

@@ -16,6 +16,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeser.clips import CLIPS
 from edgeser.runtime.asr import RecognizedWord
 from edgeser.runtime.audio import Samples, load_audio
 from edgeser.runtime.bundle import GOLDEN, Bundle, write_bundle
@@ -27,7 +28,7 @@ from edgeser.runtime.pipeline import softmax
 from edgeser.runtime.recognizer import Runtime, default_bundle
 from edgeser.runtime.results import Result
 
-CLIP = Path(__file__).parents[2] / "examples" / "clips" / "03-01-05-01-01-02-12.flac"
+CLIP = CLIPS / "03-01-05-01-01-02-12.flac"
 WORDS = "dogs are sitting by the door"
 
 
