@@ -25,13 +25,12 @@ import onnx
 from edgeser.calibration.observing import ObservingEngine
 from edgeser.calibration.placement import PRESETS, activations, default_sites, quantize
 from edgeser.calibration.ranges import Method
-from edgeser.cli.bench import _device
 from edgeser.runtime.audio import SAMPLE_RATE, load_audio
 from edgeser.runtime.engines import Engine, open_engine
 from edgeser.runtime.engines.openvino import OpenVinoEngine
 from edgeser.runtime.recognizer import Runtime
 from edgeser.runtime.scoring import find_recordings
-from edgeser.runtime.timing import Latency, side_by_side
+from edgeser.runtime.timing import Latency, device_name, side_by_side
 
 WORDS = "what on earth are you doing here"
 REFERENCE = "ONNX Runtime FP32"
@@ -206,7 +205,7 @@ def main() -> None:
     for name in timed:
         command = [sys.executable, __file__, *sys.argv[1:], "--only", name]
         memory[name] = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
-    print(f"{_device()}, {args.calls} calls in turn")
+    print(f"{device_name()}, {args.calls} calls in turn")
     if not has_bfloat16():
         print("bfloat16 is emulated here, 1 call: this CPU has none")
     print(table(timed, memory))
