@@ -139,5 +139,6 @@ def _answer(pipe: Connection, name: str, sources: Sources) -> None:
         wall, cpu = time.perf_counter(), time.process_time()
         said = recognise(samples)
         pipe.send(Heard(said, (time.perf_counter() - wall) * 1e3, (time.process_time() - cpu) * 1e3))
+    # Not `getrusage`: its peak is the parent's where that was greater when this process was made.
     status = Path("/proc/self/status").read_text(encoding="ascii")
-    pipe.send(int(status.split("VmHWM:")[1].split()[0]) / 1024)
+    pipe.send(int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6)
