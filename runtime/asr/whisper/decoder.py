@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgeser.runtime.asr.base import RecognizedWord
 from edgeser.runtime.asr.whisper.alignment import looked_at, token_rows, word_times
 from edgeser.runtime.asr.whisper.files import TOKENIZER
-from edgeser.runtime.asr.whisper.rules import DecodingOptions, Rules, repeats
+from edgeser.runtime.asr.whisper.rules import DecodingOptions, Rules, repeats, strays
 from edgeser.runtime.asr.whisper.steps import DecoderGraphs, Step, Steps
 from edgeser.runtime.asr.whisper.tokens import WhisperTokens, Word
 from edgeser.runtime.engines import Engine, open_engine
@@ -119,6 +119,9 @@ class WhisperDecoder:
         if not 1 <= rows <= hidden.shape[0]:
             raise InputError(f"hidden: got {audio} rows of audio, expected 1 to {hidden.shape[0]}")
         said = self._say(steps, Rules(self.tokens, self._options, hidden.shape[0] * ROW_S, rows * ROW_S), rows * ROW_S)
+        kept = strays(said.texts, said.rows(), rows) if said.places else None
+        if kept is not None:
+            said.cut(kept)
         words = self.tokens.words([said.ids[place] for place in said.places])
         mean = float(np.mean(said.log_probabilities)) if said.log_probabilities else 0.0
         score = mean - self._options.no_speech_penalty * said.no_speech

@@ -134,6 +134,32 @@ def repeats(said: Sequence[str], look: Callable[[], Sequence[int]], most: int) -
     return None
 
 
+def strays(said: Sequence[str], rows: Sequence[int], audio: int) -> int | None:
+    """Return where a text leaves what is heard: goes back over it in other words, or goes on when the audio has ended.
+
+    Two words in a row, or the last, must do so: a single one may have been found in the wrong place.
+
+    Args:
+        said: Pieces of text, one for each token.
+        rows: The row that each was found at.
+        audio: Rows that are no padding.
+
+    Returns:
+        How many pieces to keep; `None` where nothing strays.
+    """
+    words = [place for place, text in enumerate(said) if any(character.isalnum() for character in text)]
+    latest = 0
+    for number, place in enumerate(words):
+        following = words[number + 1 : number + 2]
+        away = [
+            row < latest - 2 * _SAME_ROW or row > audio + _SAME_ROW for row in (rows[p] for p in (place, *following))
+        ]
+        if all(away):
+            return place
+        latest = max(latest, rows[place])
+    return None
+
+
 def _begin(said: Sequence[str], rows: Sequence[int], place: int, distance: int) -> int:
     """Go back from where a repeat was seen to where it began: over words that were found out of order."""
     while place > distance and said[place - 1] == said[place - 1 - distance]:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeser.runtime.asr.whisper.rules import DecodingOptions, Rules, repeats
+from edgeser.runtime.asr.whisper.rules import DecodingOptions, Rules, repeats, strays
 from edgeser.runtime.asr.whisper.tokens import WhisperTokens
 from edgeser.runtime.errors import InputError
 
@@ -120,3 +120,27 @@ def test_options_that_cannot_be() -> None:
     for wrong in ({"max_initial_timestamp_s": -1.0}, {"no_speech_penalty": -0.1}):
         with pytest.raises(InputError, match="expected neither below 0"):
             DecodingOptions(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "audio", "kept"),
+    [
+        # What tiny.en found in recordings of LJSpeech and HiFiTTS: each piece with its row.
+        ("f@4 ailing@8 further@32 news@47 ,@96 failing@2", 65, 5),
+        ("not@5 in@17 the@24 skies@39 ,@68 but@97", 56, 5),
+        ("easy@13 to@19 die@37 by@51 water@69 than@81 on@95 iron@106 .@112 it@1 's@12 easier@15", 126, 9),
+        ("agency@6 involved@47 .@72 the@0 emergency@1 involved@45 .@25", 76, 3),
+        # The federal is found before the, and and before fell: nothing strays.
+        ("of@347 the@366 federal@364 agencies@392 from@409", 460, None),
+        ("and@16 fell@23 and@37 fell@49 and@43 towards@58 our@75 sovereign@94 lord@115 .@145", 134, None),
+        ("so@10 said@90 he@12 again@120", 150, None),  # a single one in the wrong place
+        (".@100", 20, None),
+    ],
+)
+def test_a_text_that_leaves_what_is_heard(text: str, audio: int, kept: int | None) -> None:
+    pieces = [piece.split("@") for piece in text.split()]
+    assert strays([text for text, _ in pieces], [int(row) for _, row in pieces], audio) == kept
+
+
+def test_nothing_strays_from_nothing() -> None:
+    assert strays([], [], 10) is None
