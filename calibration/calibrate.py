@@ -18,16 +18,17 @@ import onnx
 from edgeser.calibration.card import int8_section
 from edgeser.calibration.comparison import Comparison, compare
 from edgeser.calibration.parts import Observation, Part, Progress, check_names, graph_bytes, observe
-from edgeser.calibration.pipeline import MODEL, Pipeline, encoder_path, read_parts
+from edgeser.calibration.pipeline import Pipeline, read_parts
 from edgeser.calibration.placement import PRESETS, is_quantized
 from edgeser.calibration.ranges import Method
 from edgeser.calibration.report import CalibrationReport, layer_reports
 from edgeser.calibration.sampling import Division, Sampling, divide
 from edgeser.calibration.sensitivity import Damage, Sensitivity, leave_in_float
+from edgeser.calibration.words import WordsCompared, compare_words
 from edgeser.corpora import Spec, Utterance, corpus_identity, read_corpus
 from edgeser.corpora.checking import usable_utterances
 from edgeser.corpora.inputs import load_utterance
-from edgeser.runtime.bundle import CARD, GOLDEN, Bundle, check_bundle_place, write_bundle
+from edgeser.runtime.bundle import CARD, GOLDEN, MODEL, Bundle, check_bundle_place, write_bundle
 from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import BundleError, InputError
 from edgeser.runtime.files import check_room
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 
 REPORT = "calibration.json"
 _SMALLEST = 4  # an INT8 bundle is at least a quarter as large
+_FORM = "int8 q/dq"
 _TOOLS = ("onnx", "onnxruntime", "numpy")
 
 Bar = Callable[[str, int], AbstractContextManager[Progress]]
@@ -55,7 +57,7 @@ class CalibrationOptions:
         preset: One of `PRESETS`.
         method: How ranges are found.
         smoothing: Whether activations are evened out first.
-        packing: Whether embedding tables take five bits a value.
+        packing: Whether embedding tables take five bits a value, and a decoder's four.
         sampling: How the corpus is divided.
         in_float: Layers to leave in floating point, as `part/layer`.
         sensitivity: Rank the layers.
@@ -104,13 +106,14 @@ def calibrate(bundle: Bundle, options: CalibrationOptions, bar: Bar = no_bar) ->
     _check(bundle, options)
     division = divide(_utterances(bundle, options), bundle.manifest.labels, options.sampling)
     how = Observation(PRESETS[options.preset], options.method, options.smoothing, options.packing)
-    passes = 2 if options.smoothing else 1
+    passes = (2 if options.smoothing else 1) * (1 if bundle.manifest.recogniser is None else 2)
     with bar("watching activations", passes * len(division.calibration)) as progress:
         parts = observe(bundle, division.calibration, how, progress)
     check_names(parts, options.in_float)
     in_float, ranking = _choose(bundle, parts, division, options, bar)
     protos = {name: part.quantized(part.layers(in_float)) for name, part in parts.items()}
-    comparisons = _compare(bundle, graph_bytes(protos), division, bar)
+    graphs = graph_bytes(protos)
+    comparisons = _compare(bundle, graphs, division, bar)
     settings = {
         "preset": options.preset,
         "method": dataclasses.asdict(options.method),
@@ -127,9 +130,10 @@ def calibrate(bundle: Bundle, options: CalibrationOptions, bar: Bar = no_bar) ->
         settings,
         comparisons,
         {},
-        _time(bundle, graph_bytes(protos), division.calibration[0], options.calls),
+        _time(bundle, graphs, division.calibration[0], options.calls),
         [layer for part in parts.values() for layer in layer_reports(part, part.layers(in_float), in_float)],
         ranking,
+        _compare_words(bundle, graphs, division, bar),
     )
     files = _files(bundle, parts, protos, in_float, division)
     report = dataclasses.replace(report, bytes=_sizes(bundle, files))
@@ -191,13 +195,32 @@ def _compare(bundle: Bundle, graphs: Mapping[str, bytes], division: Division, ba
     return found
 
 
+def _compare_words(
+    bundle: Bundle, graphs: Mapping[str, bytes], division: Division, bar: Bar
+) -> dict[str, WordsCompared]:
+    """Let both recognisers, where there are any, hear the validation set and what was excluded."""
+    found = {}
+    for name, utterances in {"validation": division.validation, "excluded": division.excluded}.items():
+        if utterances and bundle.manifest.recogniser is not None:
+            with bar(f"hearing words, {name}", 2 * len(utterances)) as progress:
+                with Pipeline(bundle) as pipeline:
+                    reference = pipeline.words(utterances, progress)
+                with Pipeline(bundle, graphs) as pipeline:
+                    quantized = pipeline.words(utterances, progress)
+            found[name] = compare_words(list(reference.values()), [quantized[one] for one in reference])
+    return found
+
+
 def _time(bundle: Bundle, graphs: Mapping[str, bytes], utterance: Utterance, calls: int) -> dict[str, float]:
-    """Return the p50 of the whole path in ms, both bundles in turn on one thread of ONNX Runtime."""
+    """Return the p50 of the whole path in ms, and of the recogniser, in turn on one thread of ONNX Runtime."""
     with Pipeline(bundle) as reference, Pipeline(bundle, graphs) as quantized:
-        contenders = {
+        contenders: dict[str, Callable[[], object]] = {
             "fp32": lambda: reference.logits([utterance]),
             "int8": lambda: quantized.logits([utterance]),
         }
+        if bundle.manifest.recogniser is not None:
+            contenders["fp32 words"] = lambda: reference.words([utterance])
+            contenders["int8 words"] = lambda: quantized.words([utterance])
         return {name: latency.p50_ms for name, latency in side_by_side(contenders, calls, 3).items()}
 
 
@@ -209,10 +232,9 @@ def _files(
     division: Division,
 ) -> dict[str, bytes]:
     """Return the INT8 bundle's files: those of the other one, with its graphs and golden vectors replaced."""
-    graphs = graph_bytes(protos)
+    graphs, paths = graph_bytes(protos), bundle.graphs()
     files = {path: bundle.read(path) for path in bundle.manifest.files}
-    files.update({encoder_path(name): graph for name, graph in graphs.items() if name != MODEL})
-    files[bundle.manifest.graphs["portable"]] = graphs[MODEL]
+    files.update({paths[name]: graph for name, graph in graphs.items()})
     if "plugin" in bundle.manifest.graphs:
         twin = parts[MODEL].twin(onnx.load_from_string(bundle.graph("plugin")))
         quantized = twin.quantized(twin.layers(in_float))
@@ -232,7 +254,7 @@ def _golden(bundle: Bundle, graphs: Mapping[str, bytes], division: Division) -> 
             if name in golden.encoders
             else encoder_vectors(pipeline.frontends[name], _heard(name, division.calibration))
             for name in graphs
-            if name != MODEL
+            if name in pipeline.frontends
         }
     return GoldenVectors(golden.inputs, logits, golden.logits, encoders)
 
@@ -259,11 +281,10 @@ def _pack(bundle: Bundle, options: CalibrationOptions, files: dict[str, bytes], 
     manifest = bundle.manifest
     encoders = {path.split("/")[1] for path in files if path.startswith("frontends/") and path.endswith(".onnx")}
     inputs = {
-        name: dataclasses.replace(entry, frontend={**entry.frontend, "weights": "int8 q/dq"})
-        if name in encoders
-        else entry
+        name: dataclasses.replace(entry, frontend={**entry.frontend, "weights": _FORM}) if name in encoders else entry
         for name, entry in manifest.inputs.items()
     }
+    recogniser = manifest.recogniser
     files[REPORT] = (json.dumps(report.as_dict(), indent=1) + "\n").encode()
     files[CARD] = (files.get(CARD, b"").decode().rstrip("\n") + "\n\n" + int8_section(report)).encode()
     calibrated = dataclasses.replace(
@@ -272,6 +293,7 @@ def _pack(bundle: Bundle, options: CalibrationOptions, files: dict[str, bytes], 
         version=options.version or manifest.version,
         precision="int8",
         inputs=inputs,
+        recogniser=None if recogniser is None else {**recogniser, "weights": _FORM},
         provenance={**manifest.provenance, "calibration": {**report.settings, "from_sha256": bundle.sha256}},
         files={},
     )

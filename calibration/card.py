@@ -23,4 +23,5 @@ def int8_section(report: CalibrationReport) -> str:
             f"| {name} | {compared.reference.count} | {compared.reference.ua:.4f} | {compared.quantized.ua:.4f} | "
             f"{compared.agreement:.2%} | {compared.divergence:.4f} |"
         )
+    lines += [f"\nOf what the recogniser hears, {name}: {compared.text()}." for name, compared in report.words.items()]
     return "\n".join([*lines, ""])

@@ -16,6 +16,7 @@ from edgeser.calibration.rows import RowSample
 from edgeser.calibration.sites import Site, find_sites
 from edgeser.calibration.smoothing import channel_axis, smooth
 from edgeser.calibration.tables import pack_tables
+from edgeser.calibration.tied import tie_table, untie_table
 from edgeser.corpora import Utterance
 from edgeser.runtime.bundle import Bundle
 from edgeser.runtime.engines import Engine
@@ -33,7 +34,7 @@ class Observation:
         preset: What will be quantized.
         method: How ranges come from what was seen.
         smoothing: Whether activations are evened out first, see `smooth`.
-        packing: Whether embedding tables take five bits a value, see `pack_tables`.
+        packing: Whether embedding tables take five bits a value, and a decoder's four: `pack_tables`, `tie_table`.
     """
 
     preset: Preset
@@ -44,11 +45,11 @@ class Observation:
 
 @dataclass(frozen=True)
 class Part:
-    """One graph of a bundle: the model's, or an encoder's.
+    """One graph of a bundle: the model's, an encoder's, or one of the recogniser's.
 
     Attributes:
-        name: `model`, or the encoder's modality.
-        proto: In floating point, its activations evened out.
+        name: As `Bundle.graphs` calls it.
+        proto: In floating point, its activations evened out, a decoder's table untied.
         sites: What can be quantized in it.
         histograms: Of the activations that quantizing needs, by tensor.
         strengths: How far each activation was evened out, by tensor; those left alone are not in it.
@@ -68,7 +69,7 @@ class Part:
         """Return the graph with these of its sites in INT8."""
         needed = activations(self.proto, sites, self.how.preset)
         ranges = {name: self.how.method.range(self.histograms[name]) for name in needed}
-        return quantize(self.proto, sites, ranges, self.how.preset)
+        return tie_table(quantize(self.proto, sites, ranges, self.how.preset), self.how.packing)
 
     def layers(self, in_float: Collection[str] = ()) -> list[Site]:
         """Return the sites to quantize; `in_float` has names as `part/layer`, of any part."""
@@ -106,7 +107,8 @@ def observe(bundle: Bundle, utterances: Sequence[Utterance], how: Observation, p
     Raises:
         InputError: A clip is not usable, or gives activations that are not finite.
     """
-    protos = {name: pack_tables(proto) if how.packing else proto for name, proto in read_parts(bundle).items()}
+    given = {name: untie_table(proto) for name, proto in read_parts(bundle).items()}
+    protos = {name: pack_tables(proto) if how.packing else proto for name, proto in given.items()}
     samples: dict[str, Mapping[str, RowSample]] = {name: {} for name in protos}
     strengths: dict[str, dict[str, float]] = {name: {} for name in protos}
     if how.smoothing:
@@ -144,6 +146,7 @@ def _watch(
 
     with Pipeline(bundle, open_part=open_part) as pipeline:
         pipeline.logits(utterances, progress)
+        pipeline.words(utterances, progress)
     return engines
 
 

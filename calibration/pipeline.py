@@ -10,35 +10,30 @@ import onnx
 from numpy.typing import NDArray
 
 from edgeser.corpora import Utterance
-from edgeser.corpora.inputs import extract_features, stack_features
-from edgeser.runtime.bundle import Bundle
+from edgeser.corpora.inputs import extract_features, load_utterance, stack_features
+from edgeser.runtime.asr import Transcript
+from edgeser.runtime.bundle import MODEL, Bundle
 from edgeser.runtime.engines import Engine, open_engine
 from edgeser.runtime.errors import InputError
 from edgeser.runtime.frontends import AudioFrontend, Features, Frontend, TextFrontend
-from edgeser.runtime.frontends.onnx_encoder import GRAPH, KIND
-
-MODEL = "model"
-"""Name of the part that is the model's own graph; encoders are named by their modality."""
+from edgeser.runtime.manifest import RECOGNISER
 
 OpenPart = Callable[[str, bytes], Engine]
 """Opens the graph of a part."""
 
 
-def encoder_path(modality: str) -> str:
-    """Return where a bundle keeps an encoder's graph."""
-    return f"frontends/{modality}/{GRAPH}"
-
-
 def read_parts(bundle: Bundle) -> dict[str, onnx.ModelProto]:
-    """Return the graphs of a bundle's parts: encoders by modality, then the model."""
-    entries = bundle.manifest.inputs.items()
-    encoders = [name for name, entry in entries if entry.frontend.get("kind") == KIND]
-    parts = {name: onnx.load_from_string(bundle.read(encoder_path(name))) for name in encoders}
-    return {**parts, MODEL: onnx.load_from_string(bundle.graph())}
+    """Return the graphs of a bundle's parts, named as `Bundle.graphs` does; the model comes last."""
+    return {part: onnx.load_from_string(bundle.read(path)) for part, path in bundle.graphs().items()}
+
+
+def gives_words(part: str) -> bool:
+    """Whether a part is the recogniser's: words come from it, which the logits of a given transcript do not need."""
+    return part.startswith(RECOGNISER)
 
 
 class Pipeline:
-    """A bundle's frontends and engine.
+    """A bundle's frontends, engine and recogniser.
 
     Args:
         bundle: The bundle.
@@ -49,6 +44,7 @@ class Pipeline:
         labels: Emotions in the order of the logits.
         frontends: By modality.
         engine: Of the model.
+        asr: The bundle's own recogniser; `None` where it brings none.
     """
 
     def __init__(
@@ -65,6 +61,8 @@ class Pipeline:
             name: bundle.frontend(name, opening(name)) for name in bundle.manifest.inputs
         }
         self.engine = opener(MODEL, graphs.get(MODEL) or bundle.graph())
+        heard = {bundle.read(path): part for part, path in bundle.graphs().items() if gives_words(part)}
+        self.asr = bundle.recogniser(self.frontends, lambda graph: opening(heard[graph])(graph))
 
     def features(self, utterances: Sequence[Utterance], modality: str) -> Iterator[tuple[Utterance, Features]]:
         """Yield utterances with one modality's features, those of one recording or line together and computed once."""
@@ -103,9 +101,26 @@ class Pipeline:
         for utterance, audio in self.features(utterances, "audio"):
             yield utterance, {"audio": audio}
 
+    def words(
+        self, utterances: Sequence[Utterance], progress: Callable[[int], object] = lambda _: None
+    ) -> dict[str, Transcript]:
+        """Return what the bundle's recogniser hears in each recording, by the first utterance's id."""
+        if self.asr is None:
+            return {}
+        heard: dict[str, Transcript] = {}
+        recordings = set()
+        for utterance in utterances:
+            if utterance.recording not in recordings:
+                recordings.add(utterance.recording)
+                heard[utterance.id] = self.asr.hear(load_utterance(utterance))
+            progress(1)
+        return heard
+
     def close(self) -> None:
         """Free the engines."""
         self.engine.close()
+        if self.asr is not None:
+            self.asr.close()
         for frontend in self.frontends.values():
             frontend.close()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from edgeser.calibration.parts import Part
 from edgeser.calibration.placement import activation_scale
 from edgeser.calibration.sensitivity import Damage
 from edgeser.calibration.sites import Site
+from edgeser.calibration.words import WordsCompared
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,11 @@ class CalibrationReport:
         settings: Preset, method, sampling: what the manifest keeps.
         comparisons: By the utterances compared on: `validation`, and `excluded` where something was.
         bytes: Size of the bundles: `fp32` (as given), `fp32 weights` (the same with every weight as FP32), `int8`.
-        p50_ms: Whole path with the transcript given, one thread of ONNX Runtime, `fp32` and `int8`, in turn.
+        p50_ms: Whole path with the transcript given, one thread of ONNX Runtime, `fp32` and `int8`, in turn; where the
+            bundle brings a recogniser, that alone too: `fp32 words` and `int8 words`.
         layers: Every layer that could be quantized.
         ranking: Layers by the damage each does alone; empty when it was not asked for.
+        words: What the recogniser heard, by the utterances compared on; empty where the bundle brings none.
     """
 
     bundle: str
@@ -64,6 +67,7 @@ class CalibrationReport:
     p50_ms: Mapping[str, float]
     layers: Sequence[LayerReport]
     ranking: Sequence[Damage] = field(default_factory=tuple)
+    words: Mapping[str, WordsCompared] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -75,6 +79,7 @@ class CalibrationReport:
             "p50_ms": {name: round(value, 2) for name, value in self.p50_ms.items()},
             "layers": [dataclasses.asdict(layer) for layer in self.layers],
             "ranking": [dataclasses.asdict(damage) for damage in self.ranking],
+            "words": {name: compared.as_dict() for name, compared in self.words.items()},
         }
 
     def text(self) -> str:
@@ -89,6 +94,7 @@ class CalibrationReport:
                 f"{compared.max_logit_difference:.3f}, mean {compared.mean_logit_difference:.3f}; "
                 f"Jensen-Shannon distance {compared.divergence:.4f}",
             ]
+        lines += [f"  {name}, the recogniser: {compared.text()}" for name, compared in self.words.items()]
         size, fastest = self.bytes, self.p50_ms
         lines += [
             f"  size {size['fp32'] / 1e6:.1f} MB -> {size['int8'] / 1e6:.1f} MB "
@@ -96,6 +102,7 @@ class CalibrationReport:
             f"{size['fp32 weights'] / 1e6:.1f} MB, with every weight as FP32)",
             f"  whole path, one thread of ONNX Runtime, p50 {fastest['fp32']:.1f} ms -> {fastest['int8']:.1f} ms "
             f"({fastest['fp32'] / fastest['int8']:.2f}x)",
+            *self._words_time(),
             f"  layers {sum(layer.precision != 'fp32' for layer in self.layers)} of {len(self.layers)} in INT8; "
             f"largest share of saturated activations {max((layer.saturated for layer in self.layers), default=0):.2%}",
         ]
@@ -103,6 +110,11 @@ class CalibrationReport:
             lines.append("  most sensitive, each quantized alone (Jensen-Shannon distance):")
             lines += [f"    {damage.divergence:.4f}  {damage.layer}" for damage in self.ranking[:8]]
         return "\n".join(lines)
+
+    def _words_time(self) -> Iterator[str]:
+        before, after = (self.p50_ms.get(f"{form} words") for form in ("fp32", "int8"))
+        if before is not None and after is not None:
+            yield f"  the recogniser, p50 {before:.1f} ms -> {after:.1f} ms ({before / after:.2f}x)"
 
 
 def layer_reports(part: Part, quantized: Sequence[Site], in_float: Sequence[str]) -> list[LayerReport]:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from edgeser.calibration.comparison import Comparison, compare
 from edgeser.calibration.parts import Part, Progress, graph_bytes
-from edgeser.calibration.pipeline import MODEL, Cached, Pipeline
+from edgeser.calibration.pipeline import Cached, Pipeline, gives_words
 from edgeser.calibration.sites import Site
 from edgeser.corpora import Utterance
-from edgeser.runtime.bundle import Bundle
+from edgeser.runtime.bundle import MODEL, Bundle
 from edgeser.runtime.engines import open_engine
 
 log = logging.getLogger(__name__)
@@ -44,13 +44,13 @@ class Sensitivity:
 
     Args:
         bundle: The bundle, in floating point.
-        parts: Its parts, observed.
+        parts: Its parts, observed; the recogniser's are left out, since the words are given.
         utterances: The validation set.
     """
 
     def __init__(self, bundle: Bundle, parts: Mapping[str, Part], utterances: Sequence[Utterance]) -> None:
         self._bundle = bundle
-        self._parts = parts
+        self._parts = {name: part for name, part in parts.items() if not gives_words(name)}
         self._utterances = utterances
         with Pipeline(bundle) as pipeline:
             self._cached = Cached.of(pipeline, utterances)

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from edgeser.calibration.graph import Graph
+from edgeser.calibration.tables import SMALLEST
 
 _LINEAR = ("MatMul", "Gemm")
 _RECURRENT = ("LSTM", "GRU")
@@ -45,7 +46,8 @@ def find_sites(proto: onnx.ModelProto) -> list[Site]:
 
     What stays in floating point by default, and why:
 
-    - the last product before an output of the model: its error goes into the logits undamped, and it costs nothing;
+    - the last product before an output of the model: its error goes into the logits undamped, and it costs nothing, but
+      for one with a table of tokens, which costs most;
     - a convolution over one channel: it hears raw samples or sees raw energies, which 8 bits are too coarse for;
     - weights that several nodes share: the readout of the importances uses the classifier's.
     """
@@ -56,7 +58,8 @@ def find_sites(proto: onnx.ModelProto) -> list[Site]:
         found = _site(graph, node)
         if found is None:
             continue
-        reason = found.float_reason or ("last before an output" if node.name in last else "")
+        is_last = node.name in last and found.parameters < SMALLEST
+        reason = found.float_reason or ("last before an output" if is_last else "")
         taken = sum(site.name.partition("#")[0] == found.name for site in sites)
         name = f"{found.name}#{taken + 1}" if taken else found.name
         sites.append(Site(**{**vars(found), "name": name, "float_reason": reason}))

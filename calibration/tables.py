@@ -20,7 +20,7 @@ GROUP = 32
 BITS = 5
 CODES = 6  # in a word: 30 of its 31 bits without the sign
 _MIDDLE = (1 << (BITS - 1)) - 1  # what is added to a code, -15 to 15, so that words are never negative
-_SMALLEST = 1 << 20  # codes; a smaller table is not worth its nodes
+SMALLEST = 1 << 20  # codes; a smaller table is not worth its nodes
 
 
 def pack_tables(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -60,7 +60,7 @@ def _table(graph: Graph, node: onnx.NodeProto) -> tuple[onnx.NodeProto, NDArray[
     Encoders keep a table as numbers, or as INT8 codes with a scale per row, looked up and multiplied behind.
     """
     table = graph.constant(node.input[0])
-    if table is None or table.ndim != 2 or table.size < _SMALLEST or table.shape[1] % GROUP or table.shape[1] % CODES:
+    if table is None or table.ndim != 2 or table.size < SMALLEST or table.shape[1] % GROUP or table.shape[1] % CODES:
         return None
     if any(attribute.name == "axis" and attribute.i != 0 for attribute in node.attribute):
         return None

@@ -69,6 +69,7 @@ def write_calibration(folder: Path, report: CalibrationReport, command: str, fac
     parts = [
         element("p", f"{ACCURACIES} {_DISTANCE}"),
         *(part for name, compared in report.comparisons.items() for part in _comparison(name, compared)),
+        *_words(report),
         *_size_and_speed(report),
         element("h2", "Settings"),
         facts_table(dict(_settings(report.settings))),
@@ -247,6 +248,12 @@ def _comparison(name: str, compared: Comparison) -> Iterator[str]:
     yield table(("emotion", "recall FP32", "recall INT8", "change (points)", "utterances"), _recalls(compared))
 
 
+def _words(report: CalibrationReport) -> Iterator[str]:
+    if report.words:
+        yield element("h2", "What the recogniser hears")
+        yield facts_table({name: compared.text() for name, compared in report.words.items()})
+
+
 def _recalls(compared: Comparison) -> Iterator[tuple[str, ...]]:
     before, after = compared.reference.recall, compared.quantized.recall
     for label, row in zip(compared.reference.labels, compared.reference.confusion, strict=True):
@@ -275,10 +282,15 @@ def _size_and_speed(report: CalibrationReport) -> Iterator[str]:
     yield element("h2", "Speed")
     yield table(
         ("bundle", "p50 (ms)", "times as fast as FP32"),
-        [(key.upper(), f"{p50:.2f}", f"{speeds['fp32'] / p50:.2f}") for key, p50 in speeds.items()],
+        [
+            (key.replace("fp", "FP").replace("int", "INT"), f"{p50:.2f}", f"{speeds[f'fp32{key[4:]}'] / p50:.2f}")
+            for key, p50 in speeds.items()
+        ],
     )
     yield element(
-        "p", "The whole path with the transcript given, one thread of ONNX Runtime, both bundles in turn: the median."
+        "p",
+        "The whole path with the transcript given, one thread of ONNX Runtime, both bundles in turn: the median; where "
+        "the bundle brings a recogniser, that alone too (words).",
     )
 
 

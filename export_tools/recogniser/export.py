@@ -17,6 +17,7 @@ from edgeser.export_tools.encoders.export import TOLERANCE
 from edgeser.export_tools.encoders.storage import store_weights
 from edgeser.export_tools.lowering import finish, name_weights, traced
 from edgeser.export_tools.recogniser.decoder import CrossAttentionCache, DecoderStep
+from edgeser.export_tools.recogniser.tokenizer import lean_tokenizer
 from edgeser.export_tools.recogniser.weights import Decoder, decoder_from
 from edgeser.runtime.asr.whisper.files import CROSS, STEP, TOKENIZER
 from edgeser.runtime.asr.whisper.recogniser import ARCHITECTURE
@@ -74,7 +75,7 @@ def export_recogniser(source: Path, options: RecogniserOptions) -> tuple[dict[st
         CROSS: (cross, heard, lower_module(cross, heard, cross.outputs, _axes(heard, options))),
         STEP: (step, said, lower_module(step, said, STEP_OUTPUTS, _axes(said, options))),
     }
-    files = {TOKENIZER: tokenizer.read_bytes()}
+    files = {TOKENIZER: lean_tokenizer(tokenizer.read_bytes())}
     for name, (module, inputs, graph) in graphs.items():
         files[name] = store_weights(graph, options.weights).SerializeToString()
         _prove(name, files[name], module, inputs, TOLERANCE[options.weights])

@@ -20,6 +20,9 @@ _MARKS = (
 )
 _OPENING = ("", *"\"'([{$£€#")
 _NOTES = tuple("♩♪♫♬♭♮♯")
+_DASHES = (" -", " '")
+ENCODED = (*_DASHES, *(text for mark in (*_MARKS, *_NOTES) for text in (mark, f" {mark}")))
+"""The only texts that are ever turned into ids."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class WhisperTokens:
         return (token - self.first_timestamp) * SECONDS_PER_TIMESTAMP
 
     def _non_speech(self) -> tuple[int, ...]:
-        found = {self._encode(" -")[0], self._encode(" '")[0]}
+        found = {self._encode(dash)[0] for dash in _DASHES}
         for mark in (*_MARKS, *_NOTES):
             for ids in (self._encode(mark), self._encode(f" {mark}")):
                 if len(ids) == 1 or mark in _NOTES:
