@@ -69,7 +69,7 @@ class Part:
         """Return the graph with these of its sites in INT8."""
         needed = activations(self.proto, sites, self.how.preset)
         ranges = {name: self.how.method.range(self.histograms[name]) for name in needed}
-        return tie_table(quantize(self.proto, sites, ranges, self.how.preset), self.how.packing)
+        return tie_table(quantize(self.proto, sites, ranges, self.how.preset), self.how.packing, self.samples)
 
     def layers(self, in_float: Collection[str] = ()) -> list[Site]:
         """Return the sites to quantize; `in_float` has names as `part/layer`, of any part."""

@@ -3,7 +3,7 @@
 The mean over the tokens is left out of the product: it adds the same to every logit, which changes no probability, and
 of Whisper's tables it is most of a few channels, which would set the scale of every column. Without it the table is a
 product as every other one: its channels are evened out, its activation is watched, its columns become INT8 codes. Those
-are rounded to fewer levels, two of which lie in a byte of the file. Engines unpack them once, while they load the
+are rounded to fewer levels, together, and two lie in a byte of the file. Engines unpack them once, while they load the
 graph: what multiplies is INT8.
 """
 
@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edgeser.calibration.graph import Graph, prune
+from edgeser.calibration.rows import RowSample
 from edgeser.calibration.tables import SMALLEST
 
 BITS = 4
 CODES = 8 // BITS  # in a byte
 GROUP = 16  # bytes of a column that share a step
 STEPS = 16  # sizes that a step has, from 1 to what makes the largest level an INT8 code's largest
+_BLOCK = 32  # rows that are rounded before the others hear of it
 _MIDDLE = (1 << (BITS - 1)) - 1
 _LEVELS = 1 << BITS
 
@@ -47,12 +49,15 @@ def untie_table(proto: onnx.ModelProto) -> onnx.ModelProto:
     return untied
 
 
-def tie_table(proto: onnx.ModelProto, packed: bool = True) -> onnx.ModelProto:
+def tie_table(
+    proto: onnx.ModelProto, packed: bool = True, samples: Mapping[str, RowSample] | None = None
+) -> onnx.ModelProto:
     """Return an untied graph, in INT8 or not, that looks columns up in what it multiplies by.
 
     Args:
         proto: Of `untie_table`, perhaps smoothed and quantized.
         packed: Store INT8 codes in `BITS` bits, where the table's width allows it.
+        samples: Rows of activations, by tensor: with those of the product's, codes are rounded together.
     """
     tied = onnx.ModelProto()
     tied.CopyFrom(proto)
@@ -61,16 +66,23 @@ def tie_table(proto: onnx.ModelProto, packed: bool = True) -> onnx.ModelProto:
         table = _table(graph, lookup)
         product = products.get(_product(lookup.input[0])) if table is not None else None
         if table is not None and product is not None:
-            _Tied(graph, lookup, product).tie(table.mean(axis=1, keepdims=True), packed)
+            _Tied(graph, lookup, product, samples or {}).tie(table.mean(axis=1, keepdims=True), packed)
     prune(tied)
     onnx.checker.check_model(tied)
     return tied
 
 
-def pack_codes(codes: NDArray[np.int8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def pack_codes(
+    codes: NDArray[np.int8], rows: NDArray[np.float32] | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return `(width / CODES, tokens)` bytes and which step each `GROUP` of them takes, of `(width, tokens)` codes.
 
     The low bits of a column's first byte are its first row, the high bits the first row of its second half.
+
+    Args:
+        codes: Of a table.
+        rows: `(n, width)` of what multiplies them. Where there are some, later rows make up for what rounding the rows
+            before changes of those products (GPTQ, Frantar et al. 2023).
     """
     width, tokens = codes.shape
     # (CODES, groups, GROUP, tokens)
@@ -82,9 +94,34 @@ def pack_codes(codes: NDArray[np.int8]) -> tuple[NDArray[np.uint8], NDArray[np.u
         errors = np.square(book[place].astype(np.float32)[_levels(values, step)] - values).sum(axis=(0, 2))
         groups[errors < least] = place
         least = np.minimum(errors, least)
-    levels = _levels(values, steps[groups][None, :, None]).reshape(CODES, -1, tokens).astype(np.uint8)
+    levels = _rounded(codes.astype(np.float32), groups, rows).reshape(CODES, -1, tokens).astype(np.uint8)
     shifts = (BITS * np.arange(CODES, dtype=np.uint8))[:, None, None]
     return np.bitwise_or.reduce(levels << shifts, axis=0), groups
+
+
+def _rounded(
+    values: NDArray[np.float32], groups: NDArray[np.uint8], rows: NDArray[np.float32] | None
+) -> NDArray[np.int8]:
+    """Return the level of each value, by the steps of the groups."""
+    book, steps = codebook()
+    width = values.shape[0]
+    group_of = np.arange(width) % (width // CODES) // GROUP
+    if rows is None:
+        return _levels(values, steps[groups[group_of]])
+    products = rows.T.astype(np.float64) @ rows
+    damped = products / np.trace(products) * width + np.eye(width)
+    share = np.linalg.cholesky(np.linalg.inv(damped)).T.astype(np.float32)  # of a row's error that later ones take
+    left, levels = values.copy(), np.zeros(values.shape, np.int8)
+    for first in range(0, width, _BLOCK):
+        last = min(first + _BLOCK, width)
+        errors = np.zeros((last - first, values.shape[1]), np.float32)
+        for row in range(first, last):
+            group = groups[group_of[row]]
+            levels[row] = _levels(left[row], steps[group])
+            error = errors[row - first] = (left[row] - book[group, levels[row]]) / share[row, row]
+            left[row + 1 : last] -= share[row, row + 1 : last, None] * error
+        left[last:] -= share[first:last, last:].T @ errors
+    return levels
 
 
 def codebook() -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -131,11 +168,13 @@ class _Tied:
         graph: The graph.
         lookup: The node that they stand for.
         product: The one that multiplies.
+        samples: Rows of activations, by tensor.
     """
 
     graph: Graph
     lookup: onnx.NodeProto
     product: onnx.NodeProto
+    samples: Mapping[str, RowSample]
 
     def tie(self, mean: NDArray[np.float32], packed: bool) -> None:
         name, nodes = self.lookup.input[0], self.graph.proto.graph.node
@@ -161,11 +200,24 @@ class _Tied:
 
     def _reciprocals(self) -> NDArray[np.float32] | None:
         """Return what `smooth` multiplies the product's activation by."""
-        node = self.graph.makers.get(self.product.input[0])
-        while node is not None and node.op_type in ("DequantizeLinear", "QuantizeLinear"):
-            node = self.graph.makers.get(node.input[0])
+        node = self._before(self.product.input[0])
         is_smooth = node is not None and node.op_type == "Mul" and node.output[0].endswith(".smooth")
         return self.graph.constant(node.input[1]) if node is not None and is_smooth else None
+
+    def _rows(self) -> NDArray[np.float32] | None:
+        """Return rows of what multiplies the codes, where some were kept."""
+        node, evened = self._before(self.product.input[0]), self._reciprocals()
+        if node is None:
+            return None
+        sample = self.samples.get(node.output[0] if evened is None else node.input[0])
+        return None if sample is None else sample.rows * (1.0 if evened is None else evened)
+
+    def _before(self, name: str) -> onnx.NodeProto | None:
+        """Return what makes a tensor, with no Q/DQ pair between."""
+        node: onnx.NodeProto | None = self.graph.makers.get(name)
+        while node is not None and node.op_type in ("DequantizeLinear", "QuantizeLinear"):
+            node = self.graph.makers.get(node.input[0])
+        return node
 
     def _of_codes(self, pair: onnx.NodeProto, name: str, packed: bool) -> tuple[list[onnx.NodeProto], str]:
         """Return the nodes that give a column of INT8 codes as numbers, and what the last of them gives."""
@@ -189,7 +241,7 @@ class _Tied:
 
         A book has the INT8 codes of every byte at every step, so that a byte is one lookup in it.
         """
-        stored, groups = pack_codes(codes)
+        stored, groups = pack_codes(codes, self._rows())
         every = np.arange(1 << 8)[:, None] >> (BITS * np.arange(CODES)) & (_LEVELS - 1)
         constants: Mapping[str, Any] = {
             "bytes": stored,
