@@ -33,7 +33,7 @@ from edgeser.runtime.engines import open_engine
 from edgeser.runtime.errors import BundleError, InputError
 from edgeser.runtime.files import check_room
 from edgeser.runtime.frontends import WordVectors
-from edgeser.runtime.golden import GoldenVectors, encoder_vectors
+from edgeser.runtime.golden import GoldenVectors, GoldenWords, encoder_vectors
 from edgeser.runtime.timing import side_by_side
 
 log = logging.getLogger(__name__)
@@ -256,7 +256,9 @@ def _golden(bundle: Bundle, graphs: Mapping[str, bytes], division: Division) -> 
             for name in graphs
             if name in pipeline.frontends
         }
-    return GoldenVectors(golden.inputs, logits, golden.logits, encoders)
+        heard = _heard("audio", division.calibration) if golden.words is None else golden.words.input
+        words = None if pipeline.asr is None else GoldenWords.of(pipeline.asr, heard)
+    return GoldenVectors(golden.inputs, logits, golden.logits, encoders, words)
 
 
 def _sizes(bundle: Bundle, files: Mapping[str, bytes]) -> dict[str, int]:

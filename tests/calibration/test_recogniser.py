@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +25,8 @@ from edgeser.export_tools.export import with_recogniser
 from edgeser.export_tools.parity import ParityReport
 from edgeser.export_tools.recogniser.folder import write_recogniser
 from edgeser.runtime.audio import load_audio
-from edgeser.runtime.bundle import Bundle, write_bundle
+from edgeser.runtime.bundle import GOLDEN, Bundle, write_bundle
+from edgeser.runtime.golden import GoldenVectors
 from edgeser.runtime.labels import FOUR_EMOTIONS
 from edgeser.runtime.recognizer import Runtime
 
@@ -63,6 +66,9 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "tokenizer.json").write_bytes((Path(given) / "tokenizer.json").read_bytes())
     out = folder / "words"
     write_recogniser(EncoderOptions(str(folder), out, length=150, windows=(100, 150)), out)
+    description = json.loads((out / "recogniser.json").read_text())
+    everything = {"min_score": -100.0, "no_speech_penalty": 0.0}  # of random weights all words are doubtful
+    (out / "recogniser.json").write_text(json.dumps({**description, **everything}))
     return out
 
 
@@ -73,12 +79,16 @@ def corpus(iemocap: Path) -> str:
 
 @pytest.fixture(scope="module")
 def with_words(
-    exported: Callable[..., tuple[Bundle, list[ParityReport]]], words: Path, tmp_path_factory: pytest.TempPathFactory
+    exported: Callable[..., tuple[Bundle, list[ParityReport]]],
+    words: Path,
+    clip: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Bundle:
     """A bundle on GloVe that brings it."""
     bundle = exported(("text",))[0]
-    manifest, more = with_recogniser(bundle.manifest, words, {})
+    manifest, more, heard = with_recogniser(bundle.manifest, words, {}, load_audio(clip))
     files = {path: bundle.read(path) for path in bundle.manifest.files}
+    files[GOLDEN] = dataclasses.replace(GoldenVectors.from_bundle(bundle), words=heard).to_bytes()
     return write_bundle(tmp_path_factory.mktemp("bundle") / "words.edgeser", manifest, {**files, **more})
 
 
@@ -104,10 +114,22 @@ def test_all_its_graphs_become_int8(with_words: Bundle, calibrated: tuple[Bundle
     assert len(written.read(paths["recogniser/step"])) < 0.5 * len(with_words.read(paths["recogniser/step"]))
 
 
+def test_golden_words_are_what_the_int8_recogniser_hears(
+    with_words: Bundle, calibrated: tuple[Bundle, CalibrationReport]
+) -> None:
+    before, after = (GoldenVectors.from_bundle(bundle).words for bundle in (with_words, calibrated[0]))
+    with Runtime.load(calibrated[0].path, engine="onnxruntime", asr="whisper") as runtime:
+        assert before is not None
+        assert after is not None
+        np.testing.assert_array_equal(after.input, before.input)
+        assert runtime.asr.hear(after.input).text == after.text
+
+
 def test_the_report_says_what_it_hears(calibrated: tuple[Bundle, CalibrationReport]) -> None:
     written, report = calibrated
     assert set(report.words) == {"validation", "excluded"}
     assert report.words["validation"].recordings == 16
+    assert report.words["validation"].words > 16
     assert report.as_dict()["words"]["validation"]["recordings"] == 16
     assert {"fp32", "int8", "fp32 words", "int8 words"} == set(report.p50_ms)
     assert "validation, the recogniser: the same words as FP32 in" in report.text()
@@ -121,8 +143,7 @@ def test_a_step_stays_near_its_reference(
     logits = []
     for bundle in (with_words, calibrated[0]):
         with Runtime.load(bundle.path, engine="onnxruntime", asr="whisper") as runtime:
-            heard = runtime.asr.hear(load_audio(clip))
-            assert heard.is_doubtful or heard.words
+            assert runtime.asr.hear(load_audio(clip)).words
             decoder = runtime.asr._decoder  # type: ignore[attr-defined]
             hidden = runtime.asr._own.run(load_audio(clip))["rows"]  # type: ignore[attr-defined]
             steps = decoder.graphs.start(hidden)
