@@ -66,6 +66,8 @@ class CalibrationOptions:
         name: The bundle's name; `None` for that of the floating-point one.
         version: Its version; `None` likewise.
         calls: Timed calls of the whole path.
+        spoken: Recordings for a recogniser to be watched on, of many words; `None` for those of `corpus`. They need no
+            emotion, and none of them is compared on.
         strict: Refuse a corpus with an utterance that cannot be used; they are listed and left out otherwise.
     """
 
@@ -83,6 +85,7 @@ class CalibrationOptions:
     version: str | None = None
     calls: int = 30
     strict: bool = False
+    spoken: Spec | None = None
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
@@ -106,9 +109,10 @@ def calibrate(bundle: Bundle, options: CalibrationOptions, bar: Bar = no_bar) ->
     _check(bundle, options)
     division = divide(_utterances(bundle, options), bundle.manifest.labels, options.sampling)
     how = Observation(PRESETS[options.preset], options.method, options.smoothing, options.packing)
-    passes = (2 if options.smoothing else 1) * (1 if bundle.manifest.recogniser is None else 2)
-    with bar("watching activations", passes * len(division.calibration)) as progress:
-        parts = observe(bundle, division.calibration, how, progress)
+    spoken = division.calibration if options.spoken is None else tuple(read_corpus(options.spoken))
+    count = len(division.calibration) + (0 if bundle.manifest.recogniser is None else len(spoken))
+    with bar("watching activations", (2 if options.smoothing else 1) * count) as progress:
+        parts = observe(bundle, division.calibration, how, progress, spoken)
     check_names(parts, options.in_float)
     in_float, ranking = _choose(bundle, parts, division, options, bar)
     protos = {name: part.quantized(part.layers(in_float)) for name, part in parts.items()}
@@ -121,6 +125,7 @@ def calibrate(bundle: Bundle, options: CalibrationOptions, bar: Bar = no_bar) ->
         "packing": options.packing,
         "sampling": division.describe(),
         "corpus": corpus_identity(options.corpus),
+        "spoken": None if options.spoken is None else corpus_identity(options.spoken),
         "in_float": list(in_float),
         "max_drop": options.max_drop,
         "tools": {tool: metadata.version(tool) for tool in _TOOLS},

@@ -101,12 +101,26 @@ def check_names(parts: Mapping[str, Part], names: Collection[str]) -> None:
         )
 
 
-def observe(bundle: Bundle, utterances: Sequence[Utterance], how: Observation, progress: Progress) -> dict[str, Part]:
+def observe(
+    bundle: Bundle,
+    utterances: Sequence[Utterance],
+    how: Observation,
+    progress: Progress,
+    spoken: Sequence[Utterance] | None = None,
+) -> dict[str, Part]:
     """Run utterances through a bundle, even its activations out, and watch them once more.
+
+    Args:
+        bundle: The bundle.
+        utterances: What its model answers.
+        how: How to watch.
+        progress: Called for each utterance.
+        spoken: What its recogniser hears; `None` for the same. A few sentences are too few words for it.
 
     Raises:
         InputError: A clip is not usable, or gives activations that are not finite.
     """
+    spoken = utterances if spoken is None else spoken
     given = {name: untie_table(proto) for name, proto in read_parts(bundle).items()}
     protos = {name: pack_tables(proto) if how.packing else proto for name, proto in given.items()}
     samples: dict[str, Mapping[str, RowSample]] = {name: {} for name in protos}
@@ -116,13 +130,14 @@ def observe(bundle: Bundle, utterances: Sequence[Utterance], how: Observation, p
             name: {site.activation: channel_axis(site) for site in chosen(find_sites(proto)) if site.activation}
             for name, proto in protos.items()
         }
-        seen = _watch(bundle, protos, utterances, {name: list(c) for name, c in channels.items()}, channels, progress)
+        listed = {name: list(c) for name, c in channels.items()}
+        seen = _watch(bundle, protos, (utterances, spoken), listed, channels, progress)
         for name, proto in protos.items():
             samples[name] = seen[name].rows
             protos[name], strengths[name] = smooth(proto, chosen(find_sites(proto)), samples[name])
     sites = {name: find_sites(proto) for name, proto in protos.items()}
     tensors = {name: activations(protos[name], chosen(found), how.preset) for name, found in sites.items()}
-    seen = _watch(bundle, protos, utterances, tensors, {}, progress)
+    seen = _watch(bundle, protos, (utterances, spoken), tensors, {}, progress)
     return {
         name: Part(name, protos[name], sites[name], seen[name].histograms, strengths[name], samples[name], how)
         for name in protos
@@ -132,12 +147,12 @@ def observe(bundle: Bundle, utterances: Sequence[Utterance], how: Observation, p
 def _watch(
     bundle: Bundle,
     protos: Mapping[str, onnx.ModelProto],
-    utterances: Sequence[Utterance],
+    utterances: tuple[Sequence[Utterance], Sequence[Utterance]],
     tensors: Mapping[str, Sequence[str]],
     channels: Mapping[str, Mapping[str, int]],
     progress: Progress,
 ) -> dict[str, ObservingEngine]:
-    """Run utterances through every part and return the engines that watched."""
+    """Run utterances, and what the recogniser hears, through every part and return the engines that watched."""
     engines: dict[str, ObservingEngine] = {}
 
     def open_part(name: str, _: bytes) -> Engine:
@@ -145,8 +160,8 @@ def _watch(
         return engines[name]
 
     with Pipeline(bundle, open_part=open_part) as pipeline:
-        pipeline.logits(utterances, progress)
-        pipeline.words(utterances, progress)
+        pipeline.logits(utterances[0], progress)
+        pipeline.words(utterances[1], progress)
     return engines
 
 

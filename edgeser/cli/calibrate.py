@@ -51,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_corpus_option(parser, "labelled utterances", required=True)
     parser.add_argument("-o", "--out", type=Path, required=True, help="the INT8 bundle: a .edgeser file, or a folder")
     presets = "; ".join(f"{preset.name}: {preset.why}" for preset in PRESETS.values())
+    parser.add_argument(
+        "--spoken",
+        metavar="CORPUS",
+        help="what a recogniser is watched on: recordings of many words, which need no emotion. Two sentences over and "
+        "over, as acted corpora have, are too few (the calibration set's)",
+    )
     parser.add_argument("--preset", default="tensorrt", choices=list(PRESETS), help=f"{presets} (tensorrt)")
     parser.add_argument("--method", default="mse", choices=list(METHODS), help="how ranges are found (mse)")
     parser.add_argument("--percentile", type=float, default=99.99, help="with --method percentile (99.99)")
@@ -109,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
         name=args.name,
         version=args.bundle_version,
         strict=args.strict,
+        spoken=args.spoken,
     )
     written, report = calibrate(bundle, options, _bar)
     print_json(report.as_dict()) if args.json else show(report.text())
@@ -121,6 +128,7 @@ def run(args: argparse.Namespace) -> int:
 def command_line(args: argparse.Namespace) -> str:
     """Return the command that these arguments were, as far as they matter, ready for a shell."""
     words = ["edgeser", "calibrate", str(args.bundle), *corpus_words(args.corpus), "-o", str(args.out)]
+    words += ["--spoken", args.spoken] if args.spoken else []
     words += ["--preset", args.preset, "--method", args.method, "--count", str(args.count), "--seed", str(args.seed)]
     for name in ("exclude_sessions", "exclude_speakers", "float"):
         value = getattr(args, name)

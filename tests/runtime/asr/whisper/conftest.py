@@ -50,7 +50,7 @@ def files(exported: tuple[Path, Path]) -> Mapping[str, bytes]:
     return {file.name: file.read_bytes() for file in exported[1].iterdir() if file.name != "recogniser.json"}
 
 
-OPTIONS = DecodingOptions(no_speech_penalty=1.5, min_score=-1.05)
+OPTIONS = DecodingOptions(no_speech_penalty=1.5, min_score=-0.93)
 
 
 @pytest.fixture(scope="session")
