@@ -110,6 +110,10 @@ def calibrate(bundle: Bundle, options: CalibrationOptions, bar: Bar = no_bar) ->
     division = divide(_utterances(bundle, options), bundle.manifest.labels, options.sampling)
     how = Observation(PRESETS[options.preset], options.method, options.smoothing, options.packing)
     spoken = division.calibration if options.spoken is None else tuple(read_corpus(options.spoken))
+    if bundle.manifest.recogniser is not None and options.spoken is None:
+        log.warning(
+            "the recogniser is watched on the corpus's own recordings: where they have few words, give --spoken"
+        )
     count = len(division.calibration) + (0 if bundle.manifest.recogniser is None else len(spoken))
     with bar("watching activations", (2 if options.smoothing else 1) * count) as progress:
         parts = observe(bundle, division.calibration, how, progress, spoken)
@@ -155,6 +159,8 @@ def _check(bundle: Bundle, options: CalibrationOptions) -> None:
         raise BundleError(f"{bundle.path}: is INT8 already, expected the floating-point bundle that it came from")
     if options.out.exists() and options.out.resolve() == bundle.path.resolve():
         raise InputError(f"--out: {options.out} is the bundle to calibrate: name another, it is needed again")
+    if options.spoken is not None and bundle.manifest.recogniser is None:
+        raise InputError(f"--spoken: got {options.spoken}, but {bundle.path} brings no recogniser: leave it out")
     check_bundle_place(options.out)
     check_room(options.out, sum(entry.bytes for entry in bundle.manifest.files.values()) // _SMALLEST)
 

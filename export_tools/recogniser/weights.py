@@ -26,9 +26,11 @@ DOUBT: Mapping[tuple[int, int, int], dict[str, float]] = {
     (51_864, 384, 4): {"no_speech_penalty": 1.5, "min_score": -0.93},
     (51_865, 512, 6): {"no_speech_penalty": 0.25, "min_score": -0.82},
 }
-"""What tells words from noise best, by the same sizes: chosen on 131 windows of read and acted speech and on 45 of
-noise, silence and hum, of which none then has words. Of speech one window of base is lost, and none of tiny.en; of
-12 other acted clips, which nothing was chosen on, tiny.en in single precision heard 6 words fewer."""
+"""What tells words from noise best, by the same sizes.
+
+Base's were chosen on 131 windows of read and acted speech and on 45 of noise, silence and hum, of which none then has
+words; one window of speech is lost. tiny.en's limit lies 0.05 above the nearest of 435 windows of noise, silence and
+hum (28 minutes), in INT8: see docs/words.md for what speech loses."""
 
 
 @dataclass(frozen=True)

@@ -207,6 +207,9 @@ def test_wrong_input_gets_one_line_and_writes_nothing(
         capsys, small.path, "--corpus", corpus, "-o", tmp_path / "a/b.edgeser"
     )
     assert "is the bundle to calibrate" in wrong(capsys, small.path, "--corpus", corpus, "-o", small.path)
+    assert "brings no recogniser: leave it out" in wrong(
+        capsys, small.path, "--corpus", corpus, *to, "--spoken", corpus
+    )
     assert "--max-drop: got 2.0" in wrong(capsys, small.path, "--corpus", corpus, *to, "--max-drop", 2)
     other = tmp_path / "other.csv"
     other.write_text("id,audio,emotion\na,a.wav,bored\n", encoding="utf-8")

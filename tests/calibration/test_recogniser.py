@@ -97,7 +97,7 @@ def calibrated(
     with_words: Bundle, corpus: str, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Bundle, CalibrationReport]:
     out = tmp_path_factory.mktemp("int8") / "int8.edgeser"
-    return calibrate(with_words, CalibrationOptions(corpus, out, sampling=FEW, calls=1))
+    return calibrate(with_words, CalibrationOptions(corpus, out, sampling=FEW, calls=1, spoken=corpus))
 
 
 def test_all_its_graphs_become_int8(with_words: Bundle, calibrated: tuple[Bundle, CalibrationReport]) -> None:
@@ -123,6 +123,11 @@ def test_golden_words_are_what_the_int8_recogniser_hears(
         assert after is not None
         np.testing.assert_array_equal(after.input, before.input)
         assert runtime.asr.hear(after.input).text == after.text
+
+
+def test_what_it_was_watched_on_is_said(calibrated: tuple[Bundle, CalibrationReport], iemocap: Path) -> None:
+    how = calibrated[0].manifest.provenance["calibration"]
+    assert how["spoken"] == {"reader": "iemocap", "name": iemocap.name}
 
 
 def test_the_report_says_what_it_hears(calibrated: tuple[Bundle, CalibrationReport]) -> None:
