@@ -66,8 +66,8 @@ class CalibrationOptions:
         name: The bundle's name; `None` for that of the floating-point one.
         version: Its version; `None` likewise.
         calls: Timed calls of the whole path.
-        spoken: Recordings for a recogniser to be watched on, of many words; `None` for those of `corpus`. They need no
-            emotion, and none of them is compared on.
+        spoken: More recordings for a recogniser to be watched on, of many words; `None` for `corpus` alone. They
+            need no emotion, and none of them is compared on.
         strict: Refuse a corpus with an utterance that cannot be used; they are listed and left out otherwise.
     """
 
@@ -109,7 +109,7 @@ def calibrate(bundle: Bundle, options: CalibrationOptions, bar: Bar = no_bar) ->
     _check(bundle, options)
     division = divide(_utterances(bundle, options), bundle.manifest.labels, options.sampling)
     how = Observation(PRESETS[options.preset], options.method, options.smoothing, options.packing)
-    spoken = division.calibration if options.spoken is None else tuple(read_corpus(options.spoken))
+    spoken = (*division.calibration, *(() if options.spoken is None else read_corpus(options.spoken)))
     if bundle.manifest.recogniser is not None and options.spoken is None:
         log.warning(
             "the recogniser is watched on the corpus's own recordings: where they have few words, give --spoken"

@@ -54,8 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--spoken",
         metavar="CORPUS",
-        help="what a recogniser is watched on: recordings of many words, which need no emotion. Two sentences over and "
-        "over, as acted corpora have, are too few (the calibration set's)",
+        help="more for a recogniser to be watched on: recordings of many words, which need no emotion. Two sentences "
+        "over and over, as acted corpora have, are too few",
     )
     parser.add_argument("--preset", default="tensorrt", choices=list(PRESETS), help=f"{presets} (tensorrt)")
     parser.add_argument("--method", default="mse", choices=list(METHODS), help="how ranges are found (mse)")
