@@ -34,7 +34,7 @@ DESCRIPTION: dict[str, Any] = {
     "rows": 460,
     "language": "en",
     "no_speech_penalty": 1.5,
-    "min_score": -1.05,
+    "min_score": -0.93,
 }
 ROWS_OF_20_MS: dict[str, Any] = {"hop_s": 0.02, "window_s": 0.02, "normalisation": "none", "windows": [100, 200, 460]}
 
