@@ -54,7 +54,6 @@ class Runtime:
     Attributes:
         bundle: The opened bundle.
         engine: What runs its graph.
-        asr: What hears the words.
         labels: Emotions that are answered, in the order of the model's classes.
         frontends: By modality, opened.
         normalization: Whether, and how, the mean of what was heard is taken out of rows.
@@ -70,12 +69,12 @@ class Runtime:
             name: bundle.frontend(name, open_graph) for name in bundle.manifest.inputs
         }
         # One that was given may serve others.
-        self.asr, self._owns_asr = (asr, False) if asr is not None else (self._own_asr(open_graph), True)
+        hears, self._owns_asr = (asr, False) if asr is not None else (self._own_asr(open_graph), True)
         self._owner = OwnerProcess("runtime")
         adaptation = bundle.adaptation()
         self.normalization = Normalization(bundle.manifest, bundle.path.name, adaptation)
         shift, confidence = self.normalization.own_shift, bundle.manifest.confidence
-        self._pipeline = Pipeline(engine, self.frontends, self.labels, adaptation, shift, confidence, self.asr)
+        self._pipeline = Pipeline(engine, self.frontends, self.labels, adaptation, shift, confidence, hears)
         self._speech = SpeechMeter()
         check_contract(bundle, engine)
 
@@ -86,6 +85,15 @@ class Runtime:
                 f"asr: got {BUNDLED}, which {self.bundle.path.name} does not bring: choose another recogniser"
             )
         return recogniser
+
+    @property
+    def asr(self) -> Asr:
+        """What hears the words."""
+        return self._pipeline.asr
+
+    @asr.setter
+    def asr(self, asr: Asr) -> None:
+        self._pipeline.asr = asr
 
     @property
     def hears_words(self) -> bool:

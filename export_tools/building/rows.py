@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import onnx
-
-from edgeser.export_tools.encoders.whisper import ROW_SAMPLES
+from edgeser.runtime.asr.whisper.decoder import ROW_S
+from edgeser.runtime.audio import SAMPLE_RATE
 from edgeser.runtime.bundle import Bundle
 from edgeser.runtime.manifest import RECOGNISER
 
 
 def with_rows(graph: bytes, rows: int) -> bytes:
     """Return a graph with its open rows fixed: a plan is for one size, and on a GPU the longest costs little more."""
-    proto = onnx.load_from_string(graph)
-    sizes = {"rows": rows, f"{ROW_SAMPLES}*rows": ROW_SAMPLES * rows}
+    import onnx
+
+    proto, samples = onnx.load_from_string(graph), round(ROW_S * SAMPLE_RATE)
+    sizes = {"rows": rows, f"{samples}*rows": samples * rows}
     for value in proto.graph.input:
         for size in value.type.tensor_type.shape.dim[1:]:
             if size.dim_param in sizes:
