@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ def write_recogniser(options: EncoderOptions, folder: Path, language: str = "en"
         ParityError: A graph does not compute it.
     """
     check_folder(folder, "keep the recogniser in")
-    own = None if options.gives_hidden else make_frontend(options)[0]
+    # A decoder reads the last layer of all that was said, whatever the rows of a frontend are.
+    alone = replace(options, layer="last", beside=None, pause_db=None, levels_db=None)
+    own = None if options.gives_hidden else make_frontend(alone)[0]
     length = options.length or LENGTHS["speech"]
     decoding = RecogniserOptions(length, any_rows=bool(options.windows), weights=options.weights, language=language)
     with placed(options.source) as source:
