@@ -25,7 +25,7 @@ from edgeser.calibration.tables import SMALLEST
 BITS = 4
 CODES = 8 // BITS  # in a byte
 GROUP = 16  # bytes of a column that share a step
-STEPS = 16  # sizes that a step has, from 1 to what makes the largest level an INT8 code's largest
+STEPS = 1 << BITS  # sizes that a step has, from 1 to what makes the largest level an INT8 code's largest
 _BLOCK = 32  # rows that are rounded before the others hear of it
 _MIDDLE = (1 << (BITS - 1)) - 1
 _LEVELS = 1 << BITS
@@ -75,9 +75,10 @@ def tie_table(
 def pack_codes(
     codes: NDArray[np.int8], rows: NDArray[np.float32] | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return `(width / CODES, tokens)` bytes and which step each `GROUP` of them takes, of `(width, tokens)` codes.
+    """Return `(width, tokens)` codes in `(width / CODES, tokens)` bytes, and the step that each `GROUP` of them takes.
 
-    The low bits of a column's first byte are its first row, the high bits the first row of its second half.
+    The low bits of a column's first byte are its first row, the high bits the first row of its second half. Steps lie
+    in bytes the same way.
 
     Args:
         codes: Of a table.
@@ -94,9 +95,13 @@ def pack_codes(
         errors = np.square(book[place].astype(np.float32)[_levels(values, step)] - values).sum(axis=(0, 2))
         groups[errors < least] = place
         least = np.minimum(errors, least)
-    levels = _rounded(codes.astype(np.float32), groups, rows).reshape(CODES, -1, tokens).astype(np.uint8)
+    return _in_bytes(_rounded(codes.astype(np.float32), groups, rows)), _in_bytes(groups)
+
+
+def _in_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
+    halves = values.reshape(CODES, -1, values.shape[1]).astype(np.uint8)
     shifts = (BITS * np.arange(CODES, dtype=np.uint8))[:, None, None]
-    return np.bitwise_or.reduce(levels << shifts, axis=0), groups
+    return np.bitwise_or.reduce(halves << shifts, axis=0)
 
 
 def _rounded(
@@ -225,7 +230,7 @@ class _Tied:
         assert codes is not None
         made: list[onnx.NodeProto] = []
         token, column = self.lookup.input[1], f"{name}.codes"
-        if packed and codes.shape[0] % (CODES * GROUP) == 0:
+        if packed and codes.shape[0] % (CODES * CODES * GROUP) == 0:
             made += self._unpacked(name, codes, token, pair)
         else:
             made.append(helper.make_node("Gather", [pair.input[0], token], [column], axis=1))
@@ -243,8 +248,9 @@ class _Tied:
         """
         stored, groups = pack_codes(codes, self._rows())
         every = np.arange(1 << 8)[:, None] >> (BITS * np.arange(CODES)) & (_LEVELS - 1)
+        each = codes.shape[0] // (CODES * GROUP)
         constants: Mapping[str, Any] = {
-            "bytes": stored,
+            "bytes": stored.reshape(each, GROUP, -1),
             "groups": groups,
             "levels": codebook()[0].reshape(-1),
             "of_bytes": every.astype(np.uint8),
@@ -252,8 +258,7 @@ class _Tied:
             "by_byte": np.array([-1, CODES], np.int64),
             "pages": np.int32(1 << 8),
             "second": np.array([1], np.int64),
-            "grouped": np.array([groups.shape[0], GROUP, -1], np.int64),
-            "in_rows": np.array([stored.shape[0], -1], np.int64),
+            "each": np.array([each, -1], np.int64),
             "flat": np.array([codes.shape[0], -1], np.int64),
         }
         for key, value in constants.items():
@@ -270,8 +275,8 @@ class _Tied:
             ],
         )
         made += [
-            helper.make_node("Gather", [f"{name}.{what}", token], [f"{name}.own_{what}"], axis=1)
-            for what in ("bytes", "groups")
+            helper.make_node("Gather", [f"{name}.{what}", token], [f"{name}.own_{what}"], axis=axis)
+            for what, axis in (("bytes", 2), ("groups", 1))
         ]
         return [*made, *self._unpack(name, "own_", ""), *self._unpack(name, "", "all.")]
 
@@ -280,13 +285,14 @@ class _Tied:
             name,
             [
                 ("Cast", [f"{given}bytes"], f"{wanted}numbers_of_bytes"),
-                ("Reshape", [f"{wanted}numbers_of_bytes", "grouped"], f"{wanted}by_group"),
-                ("Cast", [f"{given}groups"], f"{wanted}numbers_of_groups"),
+                ("Cast", [f"{given}groups"], f"{wanted}bytes_of_groups"),
+                ("Gather", ["byte_levels", f"{wanted}bytes_of_groups"], f"{wanted}pairs_of_groups"),
+                ("Transpose", [f"{wanted}pairs_of_groups"], f"{wanted}halves_of_groups"),
+                ("Reshape", [f"{wanted}halves_of_groups", "each"], f"{wanted}numbers_of_groups"),
                 ("Mul", [f"{wanted}numbers_of_groups", "pages"], f"{wanted}pages_of_groups"),
                 ("Unsqueeze", [f"{wanted}pages_of_groups", "second"], f"{wanted}page"),
-                ("Add", [f"{wanted}by_group", f"{wanted}page"], f"{wanted}found"),
-                ("Reshape", [f"{wanted}found", "in_rows"], f"{wanted}rows"),
-                ("Gather", ["book", f"{wanted}rows"], f"{wanted}looked_up"),
+                ("Add", [f"{wanted}numbers_of_bytes", f"{wanted}page"], f"{wanted}found"),
+                ("Gather", ["book", f"{wanted}found"], f"{wanted}looked_up"),
                 ("Transpose", [f"{wanted}looked_up"], f"{wanted}halves"),
                 ("Reshape", [f"{wanted}halves", "flat"], f"{wanted}codes"),
             ],
@@ -294,14 +300,14 @@ class _Tied:
 
     @staticmethod
     def _steps(name: str, steps: Sequence[tuple[str, Sequence[str], str]]) -> list[onnx.NodeProto]:
-        attributes: Mapping[str, dict[str, Any]] = {
-            "Cast": {"to": onnx.TensorProto.INT32},
-            "Transpose": {"perm": [2, 0, 1]},
-        }
-        return [
-            helper.make_node(kind, [f"{name}.{one}" for one in given], [f"{name}.{made}"], **attributes.get(kind, {}))
-            for kind, given, made in steps
-        ]
+        """Return nodes; a Cast is to INT32, a Transpose brings the last axis to the front."""
+        nodes = []
+        for kind, given, made in steps:
+            attributes: dict[str, Any] = {"to": onnx.TensorProto.INT32} if kind == "Cast" else {}
+            if kind == "Transpose":
+                attributes["perm"] = [2, 0, 1] if made.endswith("groups") else [3, 0, 1, 2]
+            nodes.append(helper.make_node(kind, [f"{name}.{one}" for one in given], [f"{name}.{made}"], **attributes))
+        return nodes
 
     def _store(self, name: str, value: NDArray[Any]) -> None:
         self.graph.proto.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
