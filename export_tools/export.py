@@ -35,7 +35,7 @@ from edgeser.training.trained import TrainedModel
 log = logging.getLogger(__name__)
 
 GRAPH_FILES = {"portable": "model.onnx", "plugin": "model.plugin.onnx"}
-_GOLDEN_COUNT = 8
+_GOLDEN_COUNT = 4
 _ENCODER_SAMPLES = 4 * SAMPLE_RATE
 _TOOLS = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime")
 
