@@ -415,7 +415,7 @@ class TestClosing:
     def test_nothing_is_held_once_closed(self, name: str) -> None:
         engine: Any = open_engine(graph(), name)
         engine.run(feeds(2))
-        held = weakref.ref(engine._session if name == "onnxruntime" else next(iter(engine._requests.values())))
+        held = weakref.ref(engine._session if name == "onnxruntime" else engine._request)
         assert held() is not None
         engine.close()
         assert held() is None
