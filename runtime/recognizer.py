@@ -25,7 +25,7 @@ from edgeser.runtime.errors import BundleError, EngineError, InputError, Missing
 from edgeser.runtime.frontends import AudioFrontend, Frontend, OpenGraph
 from edgeser.runtime.frontends.statistics import Rows
 from edgeser.runtime.golden import prove, verify_engine
-from edgeser.runtime.memory import is_too_much, memory_errors
+from edgeser.runtime.memory import give_back, is_too_much, memory_errors
 from edgeser.runtime.normalization import Normalization
 from edgeser.runtime.owner import OwnerProcess
 from edgeser.runtime.pipeline import Evidence, Heard, Pipeline
@@ -157,6 +157,7 @@ class Runtime:
                 listener.close()
             raise
         runtime._owns_asr = True
+        give_back()
         return runtime
 
     @classmethod
