@@ -35,6 +35,8 @@ class Finding:
         missed: Clips that no Event lies in.
         overlaps: Events that begin before the one before them has ended, or share its number.
         answered_in_vain: Events that lie in no clip: music or noise taken for speech.
+        with_words: Events that carry words.
+        words_in_vain: Those of them that lie in no clip.
         growth_mb: Memory after, less memory after the first tenth.
         threads_left: Threads of the stream that outlived it.
         wall_s: Time taken.
@@ -45,6 +47,8 @@ class Finding:
     missed: int
     overlaps: int
     answered_in_vain: int
+    with_words: int
+    words_in_vain: int
     growth_mb: float
     threads_left: int
     wall_s: float
@@ -94,10 +98,11 @@ def _between(rng: np.random.Generator) -> tuple[Samples, bool]:
 
 def soak(runtime: Runtime, seconds: float, seed: int = 1) -> Finding:
     """Stream that much audio through a Runtime; see `Finding`."""
-    events: list[tuple[int, float, float]] = []  # not the Events: they would be the memory that grows
+    # Not the Events: they would be the memory that grows.
+    events: list[tuple[int, float, float, bool]] = []
 
     def note(event: Event) -> None:
-        events.append((event.utterance, event.start_s, event.end_s))
+        events.append((event.utterance, event.start_s, event.end_s, bool(event.result.transcript)))
 
     spoken: list[tuple[float, float]] = []
     before = set(threading.enumerate())
@@ -113,15 +118,16 @@ def soak(runtime: Runtime, seconds: float, seed: int = 1) -> Finding:
         stream.flush()
         grown = memory_mb() - warm
         threads = set(threading.enumerate()) - before
-    answered = [(start, end) for _, start, end in events]
+    answered = [(start, end) for _, start, end, _ in events]
+    vain = [not any(a < end and b > start for a, b in _near(spoken, start)) for start, end in answered]
     return Finding(
         audio_s=round(at, 1),
         spoken=len(spoken),
         missed=sum(not any(a < end and b > start for a, b in _near(answered, start)) for start, end in spoken),
         overlaps=sum(b[1] < a[2] or b[0] != a[0] + 1 for a, b in itertools.pairwise(events)),
-        answered_in_vain=sum(
-            not any(a < end and b > start for a, b in _near(spoken, start)) for start, end in answered
-        ),
+        answered_in_vain=sum(vain),
+        with_words=sum(words for *_, words in events),
+        words_in_vain=sum(words and in_vain for (*_, words), in_vain in zip(events, vain, strict=True)),
         growth_mb=round(grown, 1),
         threads_left=sum(thread.is_alive() for thread in threads),
         wall_s=round(time.perf_counter() - started, 1),
@@ -139,9 +145,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hours", type=float, default=8.0)
     parser.add_argument("--engine", default="auto")
+    parser.add_argument("--asr", default="auto", help="as of `edgeser listen`")
     args = parser.parse_args()
-    with Runtime.load(engine=args.engine, asr="none") as runtime:
-        print(json.dumps({"engine": runtime.engine.name, **vars(soak(runtime, args.hours * 3600))}))
+    with Runtime.load(engine=args.engine, asr=args.asr) as runtime:
+        print(
+            json.dumps(
+                {"engine": runtime.engine.name, "asr": runtime.asr.name, **vars(soak(runtime, args.hours * 3600))}
+            )
+        )
 
 
 if __name__ == "__main__":

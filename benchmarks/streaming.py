@@ -1,8 +1,9 @@
 """How soon a stream answers, and what that costs: latency, real-time factor and peak memory.
 
-Plays the example clips, a second of silence after each, into a stream of the default bundle, without a recogniser.
+Plays the example clips, a second of silence after each, into a stream. Without a recogniser, if no --asr asks for one.
 
   python benchmarks/streaming.py               latency: pushed in real time, as from a microphone
+  python benchmarks/streaming.py --asr whisper the same with words
   python benchmarks/streaming.py --fast        real-time factor: pushed as fast as the stream takes it
   taskset -c 0 python benchmarks/streaming.py --fast     the same on one core
 """
@@ -35,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--engine", default="auto")
+    parser.add_argument("--asr", default="none", help="as of `edgeser listen`")
     parser.add_argument("--rounds", type=int, default=10, help="times that the clips are played")
     parser.add_argument("--fast", action="store_true", help="as fast as the stream takes it")
     args = parser.parse_args()
@@ -43,7 +45,7 @@ def main() -> None:
     clips = [part for clip in example_clips() for part in (load_audio(clip), quiet)]
     audio = np.concatenate(clips * args.rounds)
     options = StreamOptions()
-    runtime = Runtime.load(args.bundle, engine=args.engine, asr="none")
+    runtime = Runtime.load(args.bundle, engine=args.engine, asr=args.asr)
     runtime.recognize(audio[: 3 * SAMPLE_RATE], SAMPLE_RATE)  # the first call is slower in every engine
 
     arrived: list[tuple[Event, float]] = []
@@ -63,7 +65,9 @@ def main() -> None:
     report = {
         "engine": runtime.engine.name,
         "audio_s": round(seconds, 1),
+        "asr": runtime.asr.name,
         "events": stats.events,
+        "with_words": sum(bool(event.result.transcript) for event, _ in arrived),
         "dropped": stats.dropped,
         "cpu_per_audio": round(cpu / seconds, 3),
         "wall_per_audio": round(wall / seconds, 3),
