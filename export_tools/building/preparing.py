@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgeser.export_tools.building.library import Library
 from edgeser.runtime.errors import EngineError, MissingDependencyError
 
 if TYPE_CHECKING:  # a device without it builds what needs no change
-    from onnx import ModelProto
+    from onnx import GraphProto, ModelProto, NodeProto
 
 _DOMAIN = "edgeser"
 _VERSION = "1"
@@ -35,6 +36,7 @@ def prepared(graph: bytes, precision: str, library: Library, trt: Any, *, plugin
             raise MissingDependencyError("onnx", library.extra, "an engine with plugins or in FP16") from error
         return graph
     proto = onnx.load_from_string(graph)
+    fold_codes(proto)
     if precision == "fp16":
         from edgeser.export_tools.building.half import to_half
 
@@ -44,6 +46,53 @@ def prepared(graph: bytes, precision: str, library: Library, trt: Any, *, plugin
         _address_plugins(proto, trt)
     content: bytes = proto.SerializeToString()
     return content
+
+
+def fold_codes(proto: ModelProto) -> None:
+    """Compute the INT8 codes that a graph unpacks from fewer bits: TensorRT's `DequantizeLinear` takes constants."""
+    from onnx import ModelProto, helper, numpy_helper
+    from onnx.reference import ReferenceEvaluator
+
+    graph = proto.graph
+    makers = {name: node for node in graph.node for name in node.output}
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    for codes in [node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"]:
+        names = _upstream(codes, makers)
+        if codes in stored or not all(name in makers or name in stored for name in names):
+            continue
+        part = ModelProto()
+        part.CopyFrom(proto)
+        del part.graph.node[:], part.graph.initializer[:], part.graph.input[:], part.graph.output[:]
+        part.graph.node.extend(node for node in graph.node if names.issuperset(node.output))
+        part.graph.initializer.extend(stored[name] for name in names if name in stored)
+        part.graph.output.append(helper.make_empty_tensor_value_info(codes))
+        (value,) = ReferenceEvaluator(part).run(None, {})
+        graph.node.remove(makers[codes])
+        graph.initializer.append(numpy_helper.from_array(value, codes))
+    _prune(graph)
+
+
+def _upstream(name: str, makers: Mapping[str, NodeProto]) -> set[str]:
+    """Return the tensors that a tensor is computed from, and itself."""
+    found, todo = set[str](), [name]
+    while todo:
+        one = todo.pop()
+        if one not in found:
+            found.add(one)
+            todo += makers[one].input if one in makers else ()
+    return found
+
+
+def _prune(graph: GraphProto) -> None:
+    """Remove operators and constants that nothing reads."""
+    read = {output.name for output in graph.output}
+    for node in reversed(list(graph.node)):
+        if read.isdisjoint(node.output):
+            graph.node.remove(node)
+        else:
+            read.update(node.input)
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in read]:
+        graph.initializer.remove(tensor)
 
 
 def widen_codes(proto: ModelProto) -> None:

@@ -28,28 +28,31 @@ def needs_rtx() -> None:
 @pytest.mark.usefixtures("needs_rtx")
 @pytest.mark.parametrize("precision", ["int8", "fp16"])
 def test_the_default_bundle_builds(capsys: pytest.CaptureFixture[str], precision: str) -> None:
-    """Real: TensorRT for RTX, on the CPU, for compute capability 8.6. Model and both encoders."""
+    """Real: TensorRT for RTX, on the CPU, for compute capability 8.6. All six graphs."""
     command = ["build", "--target", "tensorrt-rtx", "--precision", precision, "--capability", "8.6", "--json"]
     assert main(command) == 0
     captured = capsys.readouterr()
     report: dict[str, Any] = json.loads(captured.out)
-    assert [graph["name"] for graph in report["graphs"]] == ["model", "audio", "text"]
+    recogniser = [f"recogniser/{name}" for name in ("cross", "encoder", "step")]
+    assert [graph["name"] for graph in report["graphs"]] == ["model", "audio", "text", *recogniser]
     assert (report["precision"], report["failure"]) == (precision, "")
     bundle = Bundle.open(default_bundle())
     encoders = [bundle.read(f"frontends/{name}/encoder.onnx") for name in ("audio", "text")]
+    encoders += [bundle.read(f"{name}.onnx") for name in recogniser]
     for graph, content in zip(report["graphs"], [bundle.graph(), *encoders], strict=True):
         plan, engine = read_plan(plan_path(content, "tensorrt_rtx"))
         assert graph["file"] == str(plan_path(content, "tensorrt_rtx"))
         assert [attempt["reason"] for attempt in graph["attempts"]] == [""]
         assert plan.precision == precision
         warnings = [warning for attempt in graph["attempts"] for warning in attempt["warnings"]]
-        # It quantizes convolutions with scales in FP32 only, and says so.
-        assert all("scales to fp32" in warning for warning in warnings)
-        assert len(warnings) == (2 if (precision, graph["name"]) == ("fp16", "audio") else 0)
+        # It quantizes convolutions with scales in FP32 only, reads bytes as INT32, and says so.
+        assert all("scales to fp32" in warning or "converted to INT32" in warning for warning in warnings)
+        convolutions = 2 if precision == "fp16" and graph["name"] in ("audio", "recogniser/encoder") else 0
+        assert len(warnings) == (3 if graph["name"] == "recogniser/step" else convolutions)
         assert len(engine) == graph["plan"]["engine_bytes"] > len(content) / 2
         assert plan.unusable(plan.library_version, "RTX 3090", "8.6", content) == ""
         assert plan.unusable(plan.library_version, "RTX 4090", "8.9", content) != ""
-    assert len(list(plan_folder().iterdir())) == 3
+    assert len(list(plan_folder().iterdir())) == 6
 
 
 @pytest.mark.usefixtures("needs_rtx")

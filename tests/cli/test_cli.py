@@ -33,7 +33,7 @@ def test_demo_shows_words_bars_moments_and_time(clips: list[Path]) -> None:
     assert done.returncode == 0, done.stderr
     for clip in clips[:2]:
         assert clip.name in done.stdout
-    assert done.stdout.count("door”") + done.stdout.count("*door*”") == 2
+    assert done.stdout.count("door.”\n") + done.stdout.count("*door.*”\n") == 2
     assert done.stdout.count("moments  ") == 2
     assert done.stdout.count("took     ") == 2
     assert done.stdout.count("←") == 2

@@ -339,8 +339,13 @@ def test_a_kept_state_is_one_pass(spoken: str, centered: Path, tmp_path: Path, c
 
 
 def test_evaluate_takes_the_mean_out_too(
-    spoken: str, centered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    spoken: str,
+    centered: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)  # the engine that `run` names
     out, figures = tmp_path / "a.jsonl", tmp_path / "figures"
     options = ["--corpus", spoken, "--normalize", "speaker"]
     assert main(["evaluate", str(centered), *options, "--json", "--figures", str(figures), "--explain", "1"]) == 0

@@ -23,6 +23,7 @@ from edgeser.runtime.plans import Plan, plan_folder, plan_path, read_plan, write
 from edgeser.runtime.recognizer import default_bundle
 
 TENSORRT = BuildOptions("tensorrt")
+RECOGNISER = ("recogniser/cross", "recogniser/encoder", "recogniser/step")
 SPECS = (TensorSpec("x", "float32", (None, 4)),)
 
 
@@ -82,7 +83,7 @@ def test_plugins_come_first(machine: Machine, bundle: Bundle) -> None:
     said: list[str] = []
     report = build(bundle, TENSORRT, said.append)
     assert report.failure == ""
-    assert [graph.name for graph in report.graphs] == ["model", "audio", "text"]
+    assert [graph.name for graph in report.graphs] == ["model", "audio", "text", *RECOGNISER]
     plan, _ = read_plan(plan_path(bundle.graph(), "tensorrt"))
     assert plan == report.graphs[0].plan
     assert (plan.lowering, plan.plugins, plan.precision, plan.max_batch) == ("plugin", True, "int8", 8)
@@ -99,7 +100,7 @@ def test_plugins_come_first(machine: Machine, bundle: Bundle) -> None:
 
 def test_what_is_asked_of_the_compiler(machine: Machine, bundle: Bundle) -> None:
     build(bundle, BuildOptions("tensorrt-rtx", best_batch=4, workspace_mb=64, capabilities=("8.6",)))
-    model, audio, _ = machine.requests
+    model, audio, *_ = machine.requests
     assert (model.graph, model.lowering, model.precision) == (bundle.graph(), "portable", "int8")
     assert (model.max_batch, model.best_batch, model.workspace_mb, model.capabilities) == (8, 4, 64, ("8.6",))
     assert model.timing_cache == plan_folder() / "tensorrt_rtx.timing"
@@ -141,8 +142,8 @@ def test_nothing_is_written_where_a_graph_fails(machine: Machine, bundle: Bundle
     write_plan(older, plan, b"older")
     report = build(bundle, TENSORRT)
     assert report.failure == "text: the portable graph: node n (Gather): unsupported node"
-    assert [graph.plan is None for graph in report.graphs] == [False, False, True]
-    assert [graph.file for graph in report.graphs] == [None, None, None]
+    assert [graph.name for graph in report.graphs if graph.plan is None] == ["text"]
+    assert {graph.file for graph in report.graphs} == {None}
     assert kept() == {older.name}
     assert read_plan(older)[1] == b"older"
     assert "failed" in report.text()
@@ -163,7 +164,7 @@ def test_a_lowering_that_was_asked_for_is_the_only_one(machine: Machine, bundle:
     machine.refused[bundle.graph(lowering)] = EngineError("no")
     report = build(bundle, dataclasses.replace(TENSORRT, lowering=lowering))
     assert report.failure == f"model: the {lowering} graph: no"
-    assert [request.lowering for request in machine.requests] == [lowering, "portable", "portable"]
+    assert [request.lowering for request in machine.requests] == [lowering, *["portable"] * 5]
 
 
 def test_what_the_user_can_change_is_raised(machine: Machine, bundle: Bundle) -> None:
@@ -177,7 +178,7 @@ def test_plans_that_could_not_be_run_say_so(machine: Machine, bundle: Bundle) ->
     machine.difference = None
     report = build(bundle, TENSORRT)
     assert read_plan(plan_path(bundle.graph(), "tensorrt"))[0].difference is None
-    assert report.text().count("not checked: no GPU here") == 3
+    assert report.text().count("not checked: no GPU here") == 6
 
 
 def test_the_report_as_json(machine: Machine, bundle: Bundle, tmp_path: Path) -> None:

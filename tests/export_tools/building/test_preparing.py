@@ -104,3 +104,36 @@ def test_codes_without_scales_of_their_own_kind_are_widened() -> None:
     x = np.random.default_rng(0).normal(size=(2, 4)).astype(np.float32)
     with open_engine(graph) as before, open_engine(changed) as after:
         np.testing.assert_array_equal(after.run({"x": x})["y"], before.run({"x": x})["y"])
+
+
+def test_codes_that_a_graph_unpacks_are_constants() -> None:
+    """A table in fewer bits, as `tie_table` writes it: TensorRT's DequantizeLinear takes no codes that are computed."""
+    proto = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["": 18]> g (float[N, 4] x) => (float[N, 4] y) {
+            numbers = Cast <to = 6> (bytes)
+            codes = Gather (levels, numbers)
+            weight = DequantizeLinear (codes, scale, zero)
+            rounded = QuantizeLinear (x, scale, zero)
+            coarse = DequantizeLinear (rounded, scale, zero)
+            y = MatMul (coarse, weight)
+        }"""
+    )
+    packed = np.random.default_rng(0).integers(0, 16, (4, 4)).astype(np.uint8)
+    levels = np.arange(-64, 64, 8, dtype=np.int8)
+    stored = {"bytes": packed, "levels": levels, "scale": np.float32(0.5), "zero": np.int8(0)}
+    proto.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), n) for n, v in stored.items())
+    graph = proto.SerializeToString()
+    changed = prepared(graph, "int8", RTX, None, plugins=False)
+    after = onnx.load_from_string(changed).graph
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in after.initializer}
+    assert constants.keys() == {"codes", "scale", "zero"}
+    np.testing.assert_array_equal(constants["codes"], levels[packed])
+    assert [node.op_type for node in after.node] == [
+        "DequantizeLinear",
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "MatMul",
+    ]
+    x = np.random.default_rng(0).normal(size=(2, 4)).astype(np.float32)
+    with open_engine(graph) as one, open_engine(changed) as other:
+        np.testing.assert_array_equal(other.run({"x": x})["y"], one.run({"x": x})["y"])
