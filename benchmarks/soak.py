@@ -39,7 +39,7 @@ class Finding:
         answered_in_vain: Events that lie in no clip: music or noise taken for speech.
         with_words: Events that carry words.
         words_in_vain: Those of them that lie in no clip.
-        growth_mb: Memory after, less memory after the first tenth and three minutes: libraries have then what they keep.
+        growth_mb: Memory after, less memory after the first tenth, at least three minutes.
         threads_left: Threads of the stream that outlived it.
         wall_s: Time taken.
     """

@@ -101,7 +101,8 @@ def pack_codes(
 def _in_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
     halves = values.reshape(CODES, -1, values.shape[1]).astype(np.uint8)
     shifts = (BITS * np.arange(CODES, dtype=np.uint8))[:, None, None]
-    return np.bitwise_or.reduce(halves << shifts, axis=0)
+    stored: NDArray[np.uint8] = np.bitwise_or.reduce(halves << shifts, axis=0)
+    return stored
 
 
 def _rounded(

@@ -50,6 +50,7 @@ def prepared(graph: bytes, precision: str, library: Library, trt: Any, *, plugin
 
 def fold_codes(proto: ModelProto) -> None:
     """Compute the INT8 codes that a graph unpacks from fewer bits: TensorRT's `DequantizeLinear` takes constants."""
+    import numpy as np
     from onnx import ModelProto, helper, numpy_helper
     from onnx.reference import ReferenceEvaluator
 
@@ -68,7 +69,7 @@ def fold_codes(proto: ModelProto) -> None:
         part.graph.output.append(helper.make_empty_tensor_value_info(codes))
         (value,) = ReferenceEvaluator(part).run(None, {})
         graph.node.remove(makers[codes])
-        graph.initializer.append(numpy_helper.from_array(value, codes))
+        graph.initializer.append(numpy_helper.from_array(np.asarray(value), codes))
     _prune(graph)
 
 
