@@ -18,7 +18,8 @@ def test_every_engine_is_tried_and_told(
 
 @pytest.mark.slow
 def test_encoders_are_tried_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    check_report([], ["model", "audio", "text"], tmp_path, capsys)
+    recogniser = [f"recogniser/{name}" for name in ("encoder", "cross", "step")]
+    check_report([], ["model", "audio", "text", *recogniser], tmp_path, capsys)
 
 
 def check_report(
