@@ -252,14 +252,13 @@ class _Tied:
         each = codes.shape[0] // (CODES * GROUP)
         constants: Mapping[str, Any] = {
             "bytes": stored.reshape(each, GROUP, -1),
-            "groups": groups,
+            "groups": groups.reshape(-1, 1, groups.shape[1]),
             "levels": codebook()[0].reshape(-1),
             "of_bytes": every.astype(np.uint8),
             "of_steps": (_LEVELS * np.arange(STEPS, dtype=np.int32)).reshape(-1, 1, 1),
             "by_byte": np.array([-1, CODES], np.int64),
             "pages": np.int32(1 << 8),
-            "second": np.array([1], np.int64),
-            "each": np.array([each, -1], np.int64),
+            "each": np.array([each, 1, -1], np.int64),
             "flat": np.array([codes.shape[0], -1], np.int64),
         }
         for key, value in constants.items():
@@ -276,8 +275,8 @@ class _Tied:
             ],
         )
         made += [
-            helper.make_node("Gather", [f"{name}.{what}", token], [f"{name}.own_{what}"], axis=axis)
-            for what, axis in (("bytes", 2), ("groups", 1))
+            helper.make_node("Gather", [f"{name}.{what}", token], [f"{name}.own_{what}"], axis=2)
+            for what in ("bytes", "groups")
         ]
         return [*made, *self._unpack(name, "own_", ""), *self._unpack(name, "", "all.")]
 
@@ -290,8 +289,7 @@ class _Tied:
                 ("Gather", ["byte_levels", f"{wanted}bytes_of_groups"], f"{wanted}pairs_of_groups"),
                 ("Transpose", [f"{wanted}pairs_of_groups"], f"{wanted}halves_of_groups"),
                 ("Reshape", [f"{wanted}halves_of_groups", "each"], f"{wanted}numbers_of_groups"),
-                ("Mul", [f"{wanted}numbers_of_groups", "pages"], f"{wanted}pages_of_groups"),
-                ("Unsqueeze", [f"{wanted}pages_of_groups", "second"], f"{wanted}page"),
+                ("Mul", [f"{wanted}numbers_of_groups", "pages"], f"{wanted}page"),
                 ("Add", [f"{wanted}numbers_of_bytes", f"{wanted}page"], f"{wanted}found"),
                 ("Gather", ["book", f"{wanted}found"], f"{wanted}looked_up"),
                 ("Transpose", [f"{wanted}looked_up"], f"{wanted}halves"),
@@ -301,14 +299,14 @@ class _Tied:
 
     @staticmethod
     def _steps(name: str, steps: Sequence[tuple[str, Sequence[str], str]]) -> list[onnx.NodeProto]:
-        """Return nodes; a Cast is to INT32, a Transpose brings the last axis to the front."""
-        nodes = []
-        for kind, given, made in steps:
-            attributes: dict[str, Any] = {"to": onnx.TensorProto.INT32} if kind == "Cast" else {}
-            if kind == "Transpose":
-                attributes["perm"] = [2, 0, 1] if made.endswith("groups") else [3, 0, 1, 2]
-            nodes.append(helper.make_node(kind, [f"{name}.{one}" for one in given], [f"{name}.{made}"], **attributes))
-        return nodes
+        attributes: Mapping[str, dict[str, Any]] = {
+            "Cast": {"to": onnx.TensorProto.INT32},
+            "Transpose": {"perm": [3, 0, 1, 2]},
+        }
+        return [
+            helper.make_node(kind, [f"{name}.{one}" for one in given], [f"{name}.{made}"], **attributes.get(kind, {}))
+            for kind, given, made in steps
+        ]
 
     def _store(self, name: str, value: NDArray[Any]) -> None:
         self.graph.proto.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))

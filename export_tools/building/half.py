@@ -70,7 +70,7 @@ def to_half(proto: ModelProto) -> ModelProto:
     if any(node.op_type == "QuantizeLinear" for node in half.graph.node):
         _raise_opset(half, _QUANTIZED)
     del half.graph.value_info[:]  # of the types before
-    _drop_unused(half.graph)
+    drop_unused(half.graph)
     onnx.checker.check_model(half, full_check=True)
     return half
 
@@ -283,8 +283,8 @@ def _value(node: NodeProto) -> NDArray[np.generic]:
     return np.zeros(0, np.bool_) if kind is None else np.array(helper.get_attribute_value(attribute), kind)
 
 
-def _drop_unused(graph: GraphProto) -> None:
-    """Drop constants, and casts of them, that nothing takes any more."""
+def drop_unused(graph: GraphProto) -> None:
+    """Drop operators and constants that nothing takes any more."""
     while True:
         used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
         idle = [node for node in graph.node if used.isdisjoint(node.output)]

@@ -9,7 +9,7 @@ from edgeser.export_tools.building.library import Library
 from edgeser.runtime.errors import EngineError, MissingDependencyError
 
 if TYPE_CHECKING:  # a device without it builds what needs no change
-    from onnx import GraphProto, ModelProto, NodeProto
+    from onnx import ModelProto, NodeProto
 
 _DOMAIN = "edgeser"
 _VERSION = "1"
@@ -54,6 +54,8 @@ def fold_codes(proto: ModelProto) -> None:
     from onnx import ModelProto, helper, numpy_helper
     from onnx.reference import ReferenceEvaluator
 
+    from edgeser.export_tools.building.half import drop_unused
+
     graph = proto.graph
     makers = {name: node for node in graph.node for name in node.output}
     stored = {tensor.name: tensor for tensor in graph.initializer}
@@ -70,7 +72,7 @@ def fold_codes(proto: ModelProto) -> None:
         (value,) = ReferenceEvaluator(part).run(None, {})
         graph.node.remove(makers[codes])
         graph.initializer.append(numpy_helper.from_array(np.asarray(value), codes))
-    _prune(graph)
+        drop_unused(graph)
 
 
 def _upstream(name: str, makers: Mapping[str, NodeProto]) -> set[str]:
@@ -82,18 +84,6 @@ def _upstream(name: str, makers: Mapping[str, NodeProto]) -> set[str]:
             found.add(one)
             todo += makers[one].input if one in makers else ()
     return found
-
-
-def _prune(graph: GraphProto) -> None:
-    """Remove operators and constants that nothing reads."""
-    read = {output.name for output in graph.output}
-    for node in reversed(list(graph.node)):
-        if read.isdisjoint(node.output):
-            graph.node.remove(node)
-        else:
-            read.update(node.input)
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in read]:
-        graph.initializer.remove(tensor)
 
 
 def widen_codes(proto: ModelProto) -> None:

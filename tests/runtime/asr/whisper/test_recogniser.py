@@ -220,25 +220,24 @@ def test_a_command_that_cannot_be(
 
 
 def test_a_manifest_keeps_it(shipped: Bundle, tmp_path: Path) -> None:
-    bundle = shipped
-    assert Manifest.from_json(bundle.manifest.to_json()) == bundle.manifest
-    assert {name for name in bundle.graphs() if name.startswith(RECOGNISER)} == {
+    assert Manifest.from_json(shipped.manifest.to_json()) == shipped.manifest
+    assert {name for name in shipped.graphs() if name.startswith(RECOGNISER)} == {
         "recogniser/encoder",
         "recogniser/cross",
         "recogniser/step",
     }
-    files = {name: bundle.read(name) for name in bundle.manifest.files}
+    files = {name: shipped.read(name) for name in shipped.manifest.files}
     with pytest.raises(BundleError, match=r"file \['recogniser/cross\.onnx'\] without a recogniser"):
-        write_bundle(tmp_path / "b.edgeser", dataclasses.replace(bundle.manifest, recogniser=None), files)
+        write_bundle(tmp_path / "b.edgeser", dataclasses.replace(shipped.manifest, recogniser=None), files)
     with pytest.raises(BundleError, match=r"recogniser \{'rows': 3\}"):
-        dataclasses.replace(bundle.manifest, recogniser={"rows": 3})
+        dataclasses.replace(shipped.manifest, recogniser={"rows": 3})
 
 
 def test_who_hears_the_words(shipped: Bundle, hearing: Runtime, tmp_path: Path) -> None:
     assert hearing.asr.name == "whisper"
     with Runtime.load(engine="onnxruntime", asr="none") as deaf:
         assert deaf.asr.name == "none"
-    files = {n: c for n, c in ((n, shipped.read(n)) for n in shipped.manifest.files) if not n.startswith(RECOGNISER)}
+    files = {name: shipped.read(name) for name in shipped.manifest.files if not name.startswith(RECOGNISER)}
     golden = dataclasses.replace(GoldenVectors.from_bundle(shipped), words=None)
     silent = dataclasses.replace(shipped.manifest, recogniser=None, files={})
     path = write_bundle(tmp_path / "silent.edgeser", silent, {**files, GOLDEN: golden.to_bytes()}).path
@@ -252,7 +251,10 @@ def test_golden_words(shipped: Bundle, alone: WhisperAsr, speech: Samples, tmp_p
     bundle, golden = shipped, GoldenVectors.from_bundle(shipped)
     assert golden.words is not None
     assert plain(golden.words.text).split()
-    assert plain(GoldenWords.of(alone, speech).text) == SAID[0]
+    made = GoldenWords.of(alone, speech)
+    assert made is not None
+    assert plain(made.text) == SAID[0]
+    np.testing.assert_array_equal(made.input, speech)
     verify_recogniser(alone, golden.words, "onnxruntime")
     with pytest.raises(ParityError, match=r"whisper hears 'Dogs .*' where it must hear 'Cats': this engine does not"):
         verify_recogniser(alone, GoldenWords(speech, "Cats"), "onnxruntime")
