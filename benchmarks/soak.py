@@ -24,8 +24,6 @@ from edgeser.runtime.audio import SAMPLE_RATE, Samples, load_audio
 from edgeser.runtime.recognizer import Runtime
 from edgeser.runtime.streams import Event
 
-_WARM_S = 180
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -39,7 +37,7 @@ class Finding:
         answered_in_vain: Events that lie in no clip: music or noise taken for speech.
         with_words: Events that carry words.
         words_in_vain: Those of them that lie in no clip.
-        growth_mb: Memory after, less memory after the first tenth, at least three minutes.
+        growth_mb: Memory after, less memory after the first tenth.
         threads_left: Threads of the stream that outlived it.
         wall_s: Time taken.
     """
@@ -115,7 +113,7 @@ def soak(runtime: Runtime, seconds: float, seed: int = 1) -> Finding:
             if speech:
                 spoken.append((at, at + samples.shape[0] / SAMPLE_RATE))
             at += samples.shape[0] / SAMPLE_RATE
-            if not warm and at > max(seconds / 10, _WARM_S):
+            if not warm and at > seconds / 10:
                 warm = memory_mb()
         stream.flush()
         grown = memory_mb() - warm
